@@ -1,0 +1,40 @@
+# Two commands: `make demo` shows the main job, `make test` proves it. Each sets up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_DIR ?= runs/demo
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo demo-quick test test-slow lint benchmarks clean
+
+$(VENV)/.installed: setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0 -c constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[all,test]" -c constraints.txt
+	touch $@
+
+demo: $(VENV)/.installed ## simulate, convert, train, decode 200 sentences, report (about 5 minutes)
+	$(BIN)/bit-speech demo --output_dir $(DEMO_DIR)
+
+demo-quick: $(VENV)/.installed ## the same road with a short training
+	$(BIN)/bit-speech demo --quick --output_dir $(DEMO_DIR)-quick
+
+test: $(VENV)/.installed ## the default tests, offline
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed ## the tests that take minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed ## formatting, lint, spelling, types
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]" -c constraints.txt
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/codespell
+	$(BIN)/mypy
+
+benchmarks: $(VENV)/.installed ## every table of docs/benchmarks.md that this machine can make
+	$(BIN)/python -m benchmarks.run_all
+
+clean:
+	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
