@@ -1,0 +1,132 @@
+"""The console script `bit-speech`: convert, simulate, evaluate, demo, info."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+CONVERTERS = ("brain_to_text_24", "brain_to_text_25", "participant")
+
+EPILOG = """\
+a first walk:
+  bit-speech demo                                   the whole road on a simulated participant, in minutes
+  bit-speech simulate --preset t15-like --output_dir runs/sim
+  bit-speech convert brain_to_text_25 --input_dir runs/sim/hdf5_data_final --output_dir runs/trials --allow_partial
+  python examples/train_bit_ctc.py --config examples/configs/bit_simulated.yaml
+  bit-speech evaluate --model runs/bit --trials runs/trials --split validation --lexicon lexicon.txt --lm lm.arpa.xz
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the argument parser of the console script.
+
+    Returns:
+        `argparse.ArgumentParser`: with one subparser per command.
+    """
+    parser = argparse.ArgumentParser(
+        prog="bit-speech",
+        description="Brain recordings in, sentences out.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    convert = commands.add_parser("convert", help="raw files of one source -> trials (Parquet)", add_help=False)
+    convert.add_argument("source", choices=CONVERTERS, help="layout of the raw files")
+    convert.add_argument("rest", nargs=argparse.REMAINDER, help="the converter's own flags: bit-speech convert SOURCE --help")
+
+    simulate = commands.add_parser("simulate", help="write a simulated participant in an official layout")
+    simulate.add_argument("--preset", default="demo", help="demo, t12-like or t15-like (default: demo)")
+    simulate.add_argument("--layout", choices=("brain_to_text_24", "brain_to_text_25"), default="brain_to_text_25")
+    simulate.add_argument("--seed", type=int, default=0, help="another seed is another participant (default: 0)")
+    simulate.add_argument("--output_dir", required=True, help="folder to write into")
+
+    evaluate = commands.add_parser("evaluate", help="error rates of a trained model on trials, with words if given a lexicon")
+    evaluate.add_argument("--model", required=True, help="folder or Hub name of model and processor")
+    evaluate.add_argument("--trials", required=True, help="folder written by `bit-speech convert`")
+    evaluate.add_argument("--split", default="validation", help="split to score (default: validation)")
+    evaluate.add_argument("--lexicon", help="word<TAB>phonemes file; without it only phonemes are scored")
+    evaluate.add_argument("--lm", help="n-gram language model, .arpa[.gz|.xz] or saved by NGramLM.save")
+    evaluate.add_argument("--beam_size", type=int, default=500)
+    evaluate.add_argument("--lm_weight", type=float, default=1.0)
+    evaluate.add_argument("--acoustic_scale", type=float, default=0.5)
+    evaluate.add_argument("--word_score", type=float, default=0.0)
+    evaluate.add_argument("--output_dir", default="runs/evaluation", help="metrics.json, predictions.jsonl and the report")
+
+    demo = commands.add_parser("demo", help="simulate, convert, train, decode, report: about five minutes on two cores")
+    demo.add_argument("--output_dir", default="runs/demo")
+    demo.add_argument("--quick", action="store_true", help="small sizes: proves the road, not the accuracy")
+    demo.add_argument("--seed", type=int, default=0)
+
+    commands.add_parser("info", help="versions and hardware, for bug reports")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the console script.
+
+    Args:
+        argv (`list[str]`, *optional*): arguments without the program name; default the process's own.
+
+    Returns:
+        `int`: exit status; 2 for input that was refused, with the reason on standard error.
+    """
+    arguments = build_parser().parse_args(argv)
+    command = {"convert": _convert, "simulate": _simulate, "evaluate": _evaluate, "demo": _demo, "info": _info}[arguments.command]
+    try:
+        return command(arguments)
+    except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
+        # Refusals carry their remedy; a traceback would bury it.
+        print(f"bit-speech {arguments.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    converter = importlib.import_module(f"datasets_scripts.convert_{arguments.source}")
+    return converter.main(arguments.rest) or 0
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from bit_speech.simulation import PRESETS, SimulatedParticipant, write_brain_to_text_24, write_brain_to_text_25
+
+    if arguments.preset not in PRESETS:
+        raise ValueError(f"--preset {arguments.preset!r} is unknown; choose one of {', '.join(sorted(PRESETS))}")
+    participant = SimulatedParticipant(PRESETS[arguments.preset], seed=arguments.seed)
+    write = write_brain_to_text_25 if arguments.layout == "brain_to_text_25" else write_brain_to_text_24
+    write(participant, arguments.output_dir)
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from bit_speech.evaluation.evaluate_model import evaluate_model
+
+    evaluate_model(**{key: value for key, value in vars(arguments).items() if key != "command"})
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from bit_speech.demo import run_demo
+
+    run_demo(arguments.output_dir, quick=arguments.quick, seed=arguments.seed)
+    return 0
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    import os
+    import platform
+
+    import torch
+
+    from bit_speech.import_utils import installed_versions
+
+    print(f"python {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores")
+    print(f"CUDA {'available: ' + torch.cuda.get_device_name(0) if torch.cuda.is_available() else 'not available'}")
+    for name, version in installed_versions().items():
+        print(f"{name} {version}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
