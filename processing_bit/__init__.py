@@ -1,0 +1,1 @@
+"""Signal in, labels out: feature extraction, phoneme tokenizer and the processor that joins them."""
