@@ -1,1 +1,8 @@
 """Signal in, labels out: feature extraction, phoneme tokenizer and the processor that joins them."""
+
+from .feature_extraction_bit import BITFeatureExtractor
+from .phonemization_bit import Phonemizer, phonemize_word
+from .processing_bit import BITProcessor
+from .tokenization_phoneme import PhonemeTokenizer
+
+__all__ = ["BITFeatureExtractor", "BITProcessor", "PhonemeTokenizer", "Phonemizer", "phonemize_word"]

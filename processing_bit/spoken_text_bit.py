@@ -28,7 +28,8 @@ _QUOTES = str.maketrans({character: "'" for character in "’‘ʼ`´′＇"})
 
 _PHONE = re.compile(r"(?<!\d)(?:\d{3}[-.])?\d{3}[-.]\d{4}(?!\d)")
 _MONEY = re.compile(r"([$€£])\s?(\d[\d,]*)(?:\.(\d+))?(?:\s+(hundred|thousand|million|billion|trillion)\b)?")
-_TIME = re.compile(r"(?<!\d)(\d{1,2}):(\d{2})(?!\d)(?=(\s*[ap]\.?m\b)?)", re.IGNORECASE)
+_TIME = re.compile(r"(?<![\d:])(\d{1,2}):(\d{2})(?::\d{2})?(?!\d)(?:\s*([ap])\.?m\b\.?)?", re.IGNORECASE)
+_HALF_DAY = re.compile(r"(\d)\s*([ap])\.?m\b\.?", re.IGNORECASE)
 _ORDINAL = re.compile(r"(\d[\d,]*)(?:st|nd|rd|th)\b", re.IGNORECASE)
 _FRACTION = re.compile(r"(?<![\d/])(\d)\s?[/⁄]\s?([234])(?![\d/])")
 _DECADE = re.compile(r"(?<![\d.])(\d{2,4})'?s\b")
@@ -137,10 +138,12 @@ def _cardinal_or_digits(digits: str) -> str:
 
 
 def _say_time(match: re.Match[str]) -> str:
-    hour, minute = int(match[1]), int(match[2])
-    if minute == 0:
-        return f" {cardinal_words(hour)}{'' if match[3] or hour > 12 else chr(32) + 'oclock'} ".replace("oclock", "o'clock")
-    return f" {cardinal_words(hour)} {'oh ' if minute < 10 else ''}{cardinal_words(minute)} "
+    hour, minute, half_day = int(match[1]), int(match[2]), match[3]
+    if minute:
+        said = f"{cardinal_words(hour)} {'oh ' if minute < 10 else ''}{cardinal_words(minute)}"
+    else:
+        said = cardinal_words(hour) + ("" if half_day or hour > 12 else " o'clock")
+    return f" {said} {half_day + '.m. ' if half_day else ''}"
 
 
 def _say_fraction(match: re.Match[str]) -> str:
@@ -203,6 +206,7 @@ def spoken_words(text: str) -> list[str]:
     said = _PHONE.sub(lambda match: f" {_digit_words(re.sub('[^0-9]', '', match[0]))} ", said)
     said = _MONEY.sub(_say_money, said)
     said = _TIME.sub(_say_time, said)
+    said = _HALF_DAY.sub(r"\1 \2.m. ", said)
     said = _ORDINAL.sub(lambda match: f" {ordinal_words(int(match[1].replace(',', '')))} ", said)
     said = _FRACTION.sub(_say_fraction, said)
     said = _DECADE.sub(_say_decade, said)
