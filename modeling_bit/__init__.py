@@ -1,0 +1,41 @@
+"""What a model does: torch modules. The names are loaded on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .masking_bit import sample_span_mask
+    from .modeling_bit import BITForCTC, BITModel, BITPreTrainedModel
+    from .modeling_bit_gru import BITGRUForCTC, BITGRUModel, BITGRUPreTrainedModel
+
+_HOME = {
+    "BITForCTC": "modeling_bit",
+    "BITGRUForCTC": "modeling_bit_gru",
+    "BITGRUModel": "modeling_bit_gru",
+    "BITGRUPreTrainedModel": "modeling_bit_gru",
+    "BITModel": "modeling_bit",
+    "BITPreTrainedModel": "modeling_bit",
+    "sample_span_mask": "masking_bit",
+}
+
+__all__ = [
+    "BITForCTC",
+    "BITGRUForCTC",
+    "BITGRUModel",
+    "BITGRUPreTrainedModel",
+    "BITModel",
+    "BITPreTrainedModel",
+    "sample_span_mask",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,275 @@
+"""Layers and helpers that two models share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+
+
+def count_frames(num_bins: int | torch.Tensor, patch_size: int, patch_stride: int) -> int | torch.Tensor:
+    """Number of whole patches in a trial; a trailing partial patch is dropped.
+
+    Args:
+        num_bins (`int` or `torch.Tensor`): number of bins.
+        patch_size (`int`): bins in a patch.
+        patch_stride (`int`): bins from one patch to the next.
+
+    Returns:
+        `int` or `torch.Tensor`: `floor((num_bins - patch_size) / patch_stride) + 1`, never below 0.
+
+    Example:
+        ```python
+        >>> count_frames(14, 5, 5), count_frames(4, 5, 5), count_frames(torch.tensor([22, 13]), 14, 4).tolist()
+        (2, 0, [3, 0])
+
+        ```
+    """
+    if isinstance(num_bins, torch.Tensor):
+        return (torch.div(num_bins - patch_size, patch_stride, rounding_mode="floor") + 1).clamp(min=0)
+    return max(0, (num_bins - patch_size) // patch_stride + 1)
+
+
+def extract_patches(features: torch.Tensor, patch_size: int, patch_stride: int) -> torch.Tensor:
+    """Cut trials into patches and flatten each, bin after bin.
+
+    Args:
+        features (`torch.Tensor` of shape `(B, T, C)`): trials.
+        patch_size (`int`): bins in a patch.
+        patch_stride (`int`): bins from one patch to the next.
+
+    Returns:
+        `torch.Tensor` of shape `(B, P, patch_size * C)`: the C channels of a patch's first bin come first.
+    """
+    batch, bins, channels = features.shape
+    frames = count_frames(bins, patch_size, patch_stride)
+    if patch_stride == patch_size:
+        return features[:, : frames * patch_size].reshape(batch, frames, patch_size * channels)
+    patches = features.unfold(1, patch_size, patch_stride)  # (B, P, C, patch_size), a view
+    return patches.transpose(2, 3).reshape(batch, frames, patch_size * channels)
+
+
+def prepare_frames(
+    features: torch.Tensor, attention_mask: torch.Tensor | None, patch_size: int, patch_stride: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Number of real frames of each trial, after checking the inputs.
+
+    Args:
+        features (`torch.Tensor` of shape `(B, T, C)`): trials, padded at the end.
+        attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*): True = real bin.
+        patch_size (`int`): bins in a patch.
+        patch_stride (`int`): bins from one patch to the next.
+
+    Returns:
+        `tuple[torch.Tensor, torch.Tensor]`: frame lengths `(B,)` and the frame mask `(B, P)`, True = real frame.
+
+    Raises:
+        ValueError: if a shape is wrong, the batch is shorter than one patch, or padding is not at the end.
+    """
+    batch, bins = features.shape[:2]
+    frames = count_frames(bins, patch_size, patch_stride)
+    if frames == 0:
+        raise ValueError(f"Trials of {bins} bins are shorter than one patch of {patch_size} bins.")
+    if attention_mask is None:
+        lengths = torch.full((batch,), frames, dtype=torch.long, device=features.device)
+    else:
+        if attention_mask.shape != features.shape[:2]:
+            raise ValueError(
+                f"`attention_mask` has shape {tuple(attention_mask.shape)}, but the trials have "
+                f"(batch, bins) = {(batch, bins)}."
+            )
+        attention_mask = attention_mask.bool()
+        if values_are_cheap(attention_mask) and bool((attention_mask[:, 1:] & ~attention_mask[:, :-1]).any()):
+            raise ValueError("`attention_mask` has padding before or inside a trial: pad at the end only.")
+        lengths = count_frames(attention_mask.sum(dim=1), patch_size, patch_stride)
+    return lengths, torch.arange(frames, device=features.device) < lengths[:, None]
+
+
+def values_are_cheap(tensor: torch.Tensor) -> bool:
+    """Whether reading a tensor's values costs nothing: on the CPU, outside of compilation.
+
+    Args:
+        tensor (`torch.Tensor`): any tensor.
+
+    Returns:
+        `bool`: False on an accelerator (reading would wait for it) and while compiling (reading would cut the graph).
+    """
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def find_participant(participants: Mapping[str, int], index: torch.Tensor | None, features: torch.Tensor) -> str:
+    """Name of the participant of a batch, after checking the number of channels.
+
+    Args:
+        participants (`Mapping[str, int]`): participant name -> number of channels, in index order.
+        index (`torch.Tensor` of shape `(B,)`, *optional*): participant of each trial; all equal. Default 0.
+        features (`torch.Tensor` of shape `(B, T, C)`): the trials.
+
+    Returns:
+        `str`: the name.
+
+    Raises:
+        ValueError: if the batch mixes participants, the index does not exist, or the channels do not fit.
+
+    Note:
+        With one participant on an accelerator the values of `index` are not read, because that would wait for it.
+    """
+    if features.dim() != 3:
+        raise ValueError(f"`input_features` must be (batch, bins, channels), got shape {tuple(features.shape)}.")
+    names = list(participants)
+    position = 0
+    if index is not None:
+        if index.shape != features.shape[:1]:
+            raise ValueError(
+                f"`participant_index` has shape {tuple(index.shape)} for {features.shape[0]} trials: give one each."
+            )
+        if len(names) > 1 or values_are_cheap(index):
+            values = sorted(set(index.tolist()))
+            if len(values) > 1:
+                raise ValueError(f"One participant per batch, but `participant_index` holds {values}.")
+            if not 0 <= values[0] < len(names):
+                raise ValueError(f"`participant_index` {values[0]} does not exist: participants are {names}.")
+            position = values[0]
+    name = names[position]
+    if features.shape[2] != participants[name]:
+        raise ValueError(f"Participant {name!r} has {participants[name]} channels, got trials with {features.shape[2]}.")
+    return name
+
+
+def per_participant(participants: Mapping[str, int], build: Callable[[int], nn.Module]) -> nn.ModuleDict:
+    """One module for each participant.
+
+    Args:
+        participants (`Mapping[str, int]`): participant name -> number of channels.
+        build (`Callable[[int], nn.Module]`): makes the module from the number of channels.
+
+    Returns:
+        `nn.ModuleDict`: the modules by name.
+
+    Raises:
+        ValueError: if a name cannot be the name of a torch module.
+    """
+    modules = nn.ModuleDict()
+    for name, channels in participants.items():
+        try:
+            modules[name] = build(channels)
+        except KeyError as error:
+            raise ValueError(f"Participant name {name!r} is reserved by torch: choose another.") from error
+    return modules
+
+
+class SessionLinear(nn.Module):
+    """A linear map of the channels for each session, the identity at first.
+
+    A parameter belongs to its session by name, so that a checkpoint can be continued with more sessions: the new ones
+    start as the identity, the known ones keep what they learnt.
+
+    Args:
+        sessions (`Sequence[str]`): session names in the order of `session_index`. Empty: one map for all trials.
+        num_channels (`int`): feature channels C.
+
+    Raises:
+        ValueError: if two sessions would get the same parameter name.
+    """
+
+    def __init__(self, sessions: Sequence[str], num_channels: int) -> None:
+        super().__init__()
+        self.sessions = list(sessions)
+        self.keys = [name.replace(".", "-") for name in self.sessions] or ["all_sessions"]
+        if len(set(self.keys)) != len(self.keys):
+            raise ValueError(f"Session names {self.sessions} differ only in '.' and '-': rename them.")
+        self.weight = nn.ParameterDict({key: nn.Parameter(torch.eye(num_channels)) for key in self.keys})
+        self.bias = nn.ParameterDict({key: nn.Parameter(torch.zeros(num_channels)) for key in self.keys})
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Make every map the identity, except those that a checkpoint has filled."""
+        for key in self.keys:
+            init.eye_(self.weight[key])
+            init.zeros_(self.bias[key])
+
+    def forward(self, features: torch.Tensor, session_index: torch.Tensor | None = None) -> torch.Tensor:
+        """Apply each trial's own map.
+
+        Args:
+            features (`torch.Tensor` of shape `(B, T, C)`): trials.
+            session_index (`torch.Tensor` of shape `(B,)`, *optional*): session of each trial.
+
+        Returns:
+            `torch.Tensor` of shape `(B, T, C)`.
+
+        Raises:
+            ValueError: if an index is missing or does not exist.
+        """
+        if len(self.keys) == 1 and (session_index is None or not values_are_cheap(session_index)):
+            return features @ self.weight[self.keys[0]] + self.bias[self.keys[0]]
+        if session_index is None:
+            raise ValueError(f"`session_index` is needed: this model knows {len(self.keys)} sessions.")
+        if session_index.shape != features.shape[:1]:
+            raise ValueError(
+                f"`session_index` has shape {tuple(session_index.shape)} for {features.shape[0]} trials: give one each."
+            )
+        if torch.compiler.is_compiling():
+            used, position = list(range(len(self.keys))), session_index
+        else:
+            # Only the sessions at hand take part, so that the others get no gradient and their optimiser state rests.
+            values = session_index.tolist()
+            used = sorted(set(values))
+            if used[0] < 0 or used[-1] >= len(self.keys):
+                raise ValueError(f"`session_index` {used} is outside the {len(self.keys)} known sessions {self.sessions}.")
+            position = torch.tensor([used.index(value) for value in values], device=features.device)
+        if len(used) == 1:
+            return features @ self.weight[self.keys[used[0]]] + self.bias[self.keys[used[0]]]
+        weight = torch.stack([self.weight[self.keys[i]] for i in used]).to(features.dtype)
+        bias = torch.stack([self.bias[self.keys[i]] for i in used]).to(features.dtype)
+        return torch.bmm(features, weight.index_select(0, position)) + bias.index_select(0, position)[:, None]
+
+
+def ctc_loss(
+    logits: torch.Tensor,
+    frame_lengths: torch.Tensor,
+    labels: torch.Tensor,
+    blank: int,
+    reduction: str = "mean",
+    zero_infinity: bool = False,
+) -> torch.Tensor:
+    """Connectionist temporal classification loss, in float32.
+
+    Args:
+        logits (`torch.Tensor` of shape `(B, P, V)`): raw scores.
+        frame_lengths (`torch.Tensor` of shape `(B,)`): real frames of each trial.
+        labels (`torch.Tensor` of shape `(B, L)`): classes, padded with -100.
+        blank (`int`): class of the blank.
+        reduction (`str`): `"mean"`: mean over trials of loss / number of labels; `"sum"`: sum over trials.
+        zero_infinity (`bool`): count an impossible trial as zero instead of infinity.
+
+    Returns:
+        `torch.Tensor`: scalar.
+
+    Raises:
+        ValueError: if a label is not a class, or is the blank.
+    """
+    if labels.dim() != 2 or labels.shape[0] != logits.shape[0]:
+        raise ValueError(f"`labels` must be (batch, labels) for {logits.shape[0]} trials, got {tuple(labels.shape)}.")
+    real = labels >= 0
+    if values_are_cheap(labels):
+        wrong = labels[(real & ((labels >= logits.shape[2]) | (labels == blank))) | (~real & (labels != -100))]
+        if wrong.numel():
+            raise ValueError(
+                f"Label {int(wrong[0])} is not a phoneme class: classes are 0 to {logits.shape[2] - 1} without the "
+                f"blank {blank}, padding is -100."
+            )
+    log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32).transpose(0, 1)  # (P, B, V)
+    with torch.autocast(device_type=logits.device.type, enabled=False):
+        return F.ctc_loss(
+            log_probs,
+            labels.clamp(min=0),
+            frame_lengths,
+            real.sum(dim=1),
+            blank=blank,
+            reduction=reduction,
+            zero_infinity=zero_infinity,
+        )
