@@ -266,12 +266,13 @@ class BITFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         if (std64 < 0).any():
             channel = int(np.flatnonzero(std64 < 0)[0])
             raise ValueError(f"std is {std64[channel]} at channel {channel}: a standard deviation is never negative.")
-        live = std64 > _DEAD_RATIO * np.abs(mean64)
+        live = std64 > np.maximum(_DEAD_RATIO * np.abs(mean64), np.finfo(np.float32).tiny)
         scale = np.divide(1.0, std64, out=np.zeros_like(std64), where=live)
-        centred = np.subtract(
-            array, mean64, dtype=np.float32 if array.dtype == np.float32 else np.float64, casting="same_kind"
-        )
-        return np.multiply(centred, scale, out=centred, casting="same_kind").astype(np.float32, copy=False)
+        if array.dtype not in (np.float32, np.float64):
+            array = array.astype(np.float32)
+        scaled = array - mean64.astype(array.dtype)
+        scaled *= scale.astype(array.dtype)
+        return scaled.astype(np.float32, copy=False)
 
     def smoothing_kernel(self) -> np.ndarray:
         """Weights of the smoothing kernel.
@@ -282,8 +283,10 @@ class BITFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
 
         Example:
             ```python
-            >>> BITFeatureExtractor().smoothing_kernel().size, BITFeatureExtractor(smoothing="causal").smoothing_kernel().size
-            (13, 7)
+            >>> BITFeatureExtractor().smoothing_kernel().size
+            13
+            >>> BITFeatureExtractor(smoothing="causal").smoothing_kernel().size
+            7
 
             ```
         """
@@ -297,8 +300,8 @@ class BITFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
 
         Args:
             features (array-like of shape `(T, C)`): one trial, or the next chunk of one.
-            past (array-like of shape `(K, C)`, *optional*): the unsmoothed bins right before `features`, for smoothing a
-                trial chunk by chunk. Only the last `smoothing_kernel().size - 1` count. Causal smoothing only.
+            past (array-like of shape `(K, C)`, *optional*): the unsmoothed bins right before `features`, to
+                smooth a trial chunk by chunk. Only the last `smoothing_kernel().size - 1` count. Causal smoothing only.
 
         Returns:
             `np.ndarray`: float32 of shape `(T, C)`. Where the kernel reaches over an end of the trial, the weights of
@@ -458,10 +461,10 @@ class BITFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         depth = _depth(features)
         if isinstance(features, (list, tuple)) and len(features) == 0:
             raise ValueError("No trials: give at least one trial of shape (bins, channels).")
-        if depth == 2 and not (isinstance(features, (list, tuple)) and _depth(features[0]) == 2):
-            return [features]
-        if isinstance(features, (list, tuple)) and depth != 1:
+        if isinstance(features, (list, tuple)) and any(_depth(trial) == 2 for trial in features):
             return list(features)
+        if depth == 2:
+            return [features]
         if depth == 3:
             return [features[index] for index in range(len(features))]
         shape = getattr(features, "shape", f"({len(features)},)" if depth else "()")
@@ -501,6 +504,8 @@ class BITFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
     def _pairs(self, statistics: Any | None, count: int) -> list[Any]:
         if statistics is None:
             return [None] * count
+        if isinstance(statistics, np.ndarray):
+            statistics = list(statistics)
         if not isinstance(statistics, (list, tuple)) or len(statistics) == 0:
             raise ValueError("statistics must be one (mean, std) pair or a list with one pair per trial.")
         # A pair holds two vectors; a list of pairs holds things that hold vectors.
@@ -558,7 +563,7 @@ class BITFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         if not finite and not np.isfinite(array).all():
             row, channel = (int(position[0]) for position in np.nonzero(~np.isfinite(array)))
             raise ValueError(
-                f"{name} has the value {array[row, channel]} at bin {row}, channel {channel}: repair it (for example set "
-                "it to the channel's mean) or leave the trial out."
+                f"{name} has the value {array[row, channel]} at bin {row}, channel {channel}: repair it (for example "
+                "set it to the channel's mean) or leave the trial out."
             )
         return array

@@ -40,7 +40,7 @@ class BITProcessor(RemoteCodeMixin, ProcessorMixin):
             PhonemeTokenizer() if tokenizer is None else tokenizer,
         )
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         features: Any | None = None,
         text: str | Sequence[str | None] | None = None,

@@ -84,10 +84,11 @@ class PhonemeTokenizer(RemoteCodeMixin, PreTrainedTokenizerFast):
         if vocab is None and tokenizer_file is not None:
             with open(tokenizer_file, encoding="utf-8") as file:
                 vocab = json.load(file)["model"]["vocab"]
-        if vocab is not None and dict(vocab) != _IDS:
+        saved = {} if vocab is None else dict(vocab)
+        if vocab is not None and saved != _IDS:
             raise ValueError(
                 "The saved tokenizer's vocabulary is not the model order (<blank> 0, AA..ZH 1-39, SIL 40) but "
-                f"{sorted(dict(vocab), key=dict(vocab).get)}: convert its scores with class_permutation first."
+                f"{sorted(saved, key=lambda token: int(saved[token]))}: convert scores with class_permutation."
             )
 
     @property
