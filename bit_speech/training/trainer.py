@@ -1,0 +1,701 @@
+"""`BITTrainer`: transformers' `Trainer` on neural trials, with phoneme error rates and runs that survive being killed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from rapidfuzz.distance import Levenshtein
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback
+from transformers.trainer import rotate_checkpoints
+from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy, speed_metrics
+
+from bit_speech.files import write_json
+from bit_speech.training.batches import EpochBatchSampler, LengthSortedBatchSampler, TrialLoader
+from bit_speech.training.checkpoints import (
+    is_complete,
+    newest_complete_checkpoint,
+    seal_checkpoint,
+    set_incomplete_aside,
+)
+from bit_speech.training.parameter_groups import parameter_groups
+from bit_speech.training.prepared_trials import PreparedTrials, name_trial, required_frames
+from bit_speech.training.run_record import git_commit, hardware, peak_memory_gb
+from bit_speech.training.training_arguments import BITTrainingArguments
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from bit_speech.data import Augmentation
+    from processing_bit import BITProcessor
+
+logger = logging.getLogger(__name__)
+
+METRICS_NAME = "metrics.json"
+LEARNING_CURVE_NAME = "learning_curve.json"
+_PROGRESS_NAME = "progress_{}.json"
+_LISTED = 10
+
+
+def collapse_ctc(classes: Sequence[int] | np.ndarray, blank: int = 0) -> list[int]:
+    """Read a CTC output: merge repeats, then drop blanks.
+
+    Args:
+        classes (sequence of `int` of shape `(P,)`): best class of every real frame.
+        blank (`int`): class of the blank.
+
+    Returns:
+        `list[int]`: labels; `A blank A` is two A's, `A A` is one.
+
+    Example:
+        >>> collapse_ctc([0, 5, 5, 0, 5, 7])
+        [5, 5, 7]
+    """
+    values = np.asarray(classes)
+    if values.size == 0:
+        return []
+    starts = np.concatenate([[True], values[1:] != values[:-1]])
+    return values[starts & (values != blank)].tolist()
+
+
+class BITTrainer(Trainer):
+    """Trains and evaluates a CTC model on datasets of trials.
+
+    Give it raw trials: it selects, z-scores and smooths them with the processor (once, kept in memory while they fit), augments
+    them anew in every epoch, makes batches of one participant and like length, and scores phoneme error rates.
+
+    Args:
+        model ([`BITForCTC`], [`BITGRUForCTC`] or alike): takes the processor's batch, returns `loss`, `logits`, `frame_mask`.
+        args ([`BITTrainingArguments`]): settings.
+        train_dataset (trials, *optional*): `datasets.Dataset` or list of rows with the `Trial` columns.
+        eval_dataset (trials, *optional*): the same, for evaluation during training. None turns evaluation off.
+        processing_class ([`BITProcessor`]): belongs to the model and is saved with it.
+        augmentation ([`~bit_speech.data.Augmentation`], *optional*): applied to training trials.
+        callbacks (list of `TrainerCallback`, *optional*): as in `Trainer`.
+        optimizers (`tuple`, *optional*): optimizer and schedule of your own, as in `Trainer`.
+        model_init (callable, *optional*): makes a fresh model, for hyperparameter search; instead of `model`.
+
+    Raises:
+        ValueError: before the first step, for a dataset without trials, trials without labels, of unknown participants or sessions,
+            or with fewer frames than CTC needs for their labels (unless `args.skip_short_trials`).
+
+    Note:
+        Results do not depend on how a batch is cut: the loss of an update is the mean over its trials, however many
+        accumulation steps and processes share them, also when they share them unevenly. Augmentation is a function of
+        (seed, epoch, trial), dropout continues from the checkpoint: a run that was killed and resumed repeats, step for step, the losses
+        of one that was not.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | None = None,
+        args: BITTrainingArguments | None = None,
+        train_dataset: Any | None = None,
+        eval_dataset: Any | None = None,
+        processing_class: BITProcessor | None = None,
+        augmentation: Augmentation | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        model_init: Any | None = None,
+    ):
+        if processing_class is None:
+            raise ValueError("processing_class is missing: give the BITProcessor that belongs to the model")
+        args = args if args is not None else BITTrainingArguments(output_dir="runs/bit")
+        if eval_dataset is None and args.eval_strategy != IntervalStrategy.NO:
+            # Without trials to score there is no best checkpoint; the caller's object stays as it is.
+            args = copy.copy(args)
+            args.eval_strategy = IntervalStrategy.NO
+            args.load_best_model_at_end = False
+        self.augmentation = augmentation
+        self._prepared: dict[int, tuple[Any, PreparedTrials]] = {}
+        self._update_trials = 1
+        self._resumed_from: Path | None = None
+        self.training_bins = 0
+        self._seconds_before = 0.0
+        self._train_started: float | None = None
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=_refuse_rows,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=[_RestoreProgress(self), *(callbacks or [])],
+            optimizers=optimizers,
+            model_init=model_init,
+        )
+        # The loss is scaled in compute_loss; transformers would otherwise guess from the model's signature.
+        self.model_accepts_loss_kwargs = False
+        if train_dataset is not None:
+            self.train_dataset = self._check_lengths(
+                PreparedTrials(
+                    train_dataset,
+                    processing_class,
+                    name="training set",
+                    augmentation=augmentation,
+                    seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+                    cache_gigabytes=self.args.cache_gigabytes,
+                    fit_sessions=True,
+                )
+            )
+        for dataset in eval_dataset.values() if _is_named(eval_dataset) else [eval_dataset]:
+            if dataset is not None:
+                self._evaluation_trials(dataset)
+
+    # ---- data ----
+
+    def _evaluation_trials(self, dataset: Any, needs_labels: bool = True) -> PreparedTrials:
+        """Prepare a dataset without augmentation, once per dataset object."""
+        if isinstance(dataset, PreparedTrials):
+            return dataset
+        if id(dataset) not in self._prepared:
+            prepared = PreparedTrials(
+                dataset,
+                self.processing_class,
+                name="evaluation set",
+                cache_gigabytes=self.args.cache_gigabytes,
+                needs_labels=False,
+            )
+            # The dataset is kept with its preparation, so that its id stays its own.
+            self._prepared = {id(dataset): (dataset, prepared), **dict(list(self._prepared.items())[:3])}
+        prepared = self._prepared[id(dataset)][1]
+        if needs_labels:
+            prepared.require_labels()
+        return prepared
+
+    def _num_frames(self, num_bins: int) -> int:
+        return int(self.accelerator.unwrap_model(self.model).num_frames(num_bins))
+
+    def _check_lengths(self, trials: PreparedTrials) -> PreparedTrials:
+        """Refuse, or leave out and report, the trials that CTC cannot align."""
+        cut = getattr(self.augmentation, "random_cut_max_bins", 0)
+        short, keep = [], []
+        for i, (length, labels) in enumerate(zip(trials.lengths, trials.labels)):
+            frames, needed = self._num_frames(max(0, length - cut)), required_frames(labels or [])
+            if frames < max(1, needed):
+                short.append(f"{name_trial(trials.metadata[i])} ({frames} frames for {needed})")
+            else:
+                keep.append(i)
+        self.skipped_trials = short
+        if not short:
+            return trials
+        listed = ", ".join(short[:_LISTED]) + (f" and {len(short) - _LISTED} more" if len(short) > _LISTED else "")
+        message = f"{len(short)} of {len(trials)} training trials have fewer frames than CTC needs for their labels: {listed}"
+        if not self.args.skip_short_trials or not keep:
+            raise ValueError(
+                f"{message}. Check their labels, use a smaller patch_stride, or leave them out with skip_short_trials=True"
+            )
+        logger.warning("%s; they are left out", message)
+        return trials.subset(keep)
+
+    def _loader(self, trials: PreparedTrials, batch_sampler: Any) -> TrialLoader:
+        workers = self.args.dataloader_num_workers
+        return TrialLoader(
+            trials,
+            batch_sampler=batch_sampler,
+            collate_fn=trials.collate,
+            num_workers=workers,
+            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
+            persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
+            prefetch_factor=self.args.dataloader_prefetch_factor if workers > 0 else None,
+            # Its own generator: making an iterator must not move the generator that draws dropout.
+            generator=torch.Generator().manual_seed(self.args.seed),
+        )
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Build the loader of augmented training batches.
+
+        Returns:
+            `DataLoader`: batches of this process; their order is a function of seed and epoch.
+
+        Raises:
+            ValueError: when the trainer was made without a training set.
+        """
+        if self.train_dataset is None:
+            raise ValueError("training needs train_dataset, which was not given")
+        trials: PreparedTrials = self.train_dataset
+        sampler = EpochBatchSampler(
+            trials.participant_ids,
+            trials.session_ids,
+            trials.lengths,
+            batch_size=self._train_batch_size,
+            seed=trials.seed,
+            sessions_per_batch=self.args.sessions_per_batch,
+            drop_last=self.args.dataloader_drop_last,
+            num_processes=self.args.world_size,
+            process_index=self.args.process_index,
+        )
+        return self._loader(trials, sampler)
+
+    def get_eval_dataloader(self, eval_dataset: Any | None = None) -> DataLoader:
+        """Build the loader of evaluation batches: like lengths together, every trial once.
+
+        Args:
+            eval_dataset (trials or `str`, *optional*): a dataset, the name of one of several, or None for the trainer's own.
+
+        Returns:
+            `DataLoader`: batches of this process; `trial_index` says which trials they hold.
+
+        Raises:
+            ValueError: when there is no dataset, or trials lack labels.
+        """
+        if isinstance(eval_dataset, str):
+            eval_dataset = self.eval_dataset[eval_dataset]
+        eval_dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if eval_dataset is None:
+            raise ValueError("evaluation needs a dataset: give eval_dataset to the trainer or to evaluate()")
+        return self._evaluation_loader(self._evaluation_trials(eval_dataset))
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """Build the loader of trials to predict; labels are not needed.
+
+        Args:
+            test_dataset (trials): a dataset.
+
+        Returns:
+            `DataLoader`: as [`get_eval_dataloader`].
+        """
+        return self._evaluation_loader(self._evaluation_trials(test_dataset, needs_labels=False))
+
+    def _evaluation_loader(self, trials: PreparedTrials) -> TrialLoader:
+        # Trials that CTC cannot align get batches of their own: they count as errors but have no finite loss.
+        groups = []
+        for row, length, labels in zip(trials.metadata, trials.lengths, trials.labels):
+            frames = self._num_frames(length)
+            aligned = labels is not None and frames >= max(1, required_frames(labels))
+            groups.append((row["participant_id"], aligned, frames > 0))
+        sampler = LengthSortedBatchSampler(
+            groups, trials.lengths, self.args.eval_batch_size, self.args.world_size, self.args.process_index
+        )
+        return self._loader(trials, sampler)
+
+    # ---- optimisation ----
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Build the optimizer with groups for read-in, body and head, with and without weight decay.
+
+        Args:
+            model (`nn.Module`, *optional*): the model; default the trainer's own.
+
+        Returns:
+            `torch.optim.Optimizer`: one group per (part, decay) that has parameters.
+        """
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
+            groups = parameter_groups(
+                model,
+                learning_rate=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+                read_in_learning_rate=self.args.read_in_learning_rate,
+                head_learning_rate=self.args.head_learning_rate,
+            )
+            self.optimizer = optimizer_class(groups, **settings)
+        return self.optimizer
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """Collect the batches of one update and count its trials over all processes.
+
+        Args:
+            epoch_iterator (iterator): batches of the epoch.
+            num_batches (`int`): how many this process contributes.
+            device (`torch.device`): where counts of several processes are added.
+
+        Returns:
+            `tuple`: the batches, and None (the loss is scaled here, not by transformers).
+        """
+        batches: list[dict[str, torch.Tensor]] = []
+        for _ in range(num_batches):
+            try:
+                batches.append(next(epoch_iterator))
+            except StopIteration:
+                break
+        counts = torch.tensor(
+            [sum(len(batch["trial_index"]) for batch in batches), sum(int(batch["attention_mask"].sum()) for batch in batches)],
+            dtype=torch.float64,
+        )
+        if self.args.world_size > 1:
+            counts = counts.to(device)
+            torch.distributed.all_reduce(counts)
+        self._update_trials, bins = (int(value) for value in counts.tolist())
+        self.training_bins += bins
+        return batches, None
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any | None = None,
+    ) -> Any:
+        """CTC loss of one batch, scaled so that an update has the loss of one big batch.
+
+        Args:
+            model (`nn.Module`): the model, wrapped or not.
+            inputs (`dict[str, torch.Tensor]`): a batch.
+            return_outputs (`bool`): also return the model's output.
+            num_items_in_batch (*optional*): not used.
+
+        Returns:
+            `torch.Tensor`, or `tuple` of it and the output. In training its sum over accumulation steps, averaged over processes as
+            gradients are, is the loss over all trials of the update.
+        """
+        inputs = {key: value for key, value in inputs.items() if key != "trial_index"}
+        outputs = model(**inputs)
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs[0]
+        if model.training:
+            scale: float = self.args.world_size * self.current_gradient_accumulation_steps
+            if getattr(self.model.config, "ctc_loss_reduction", "mean") == "mean":
+                scale *= inputs["input_features"].shape[0] / self._update_trials
+            # transformers divides by the accumulation steps afterwards.
+            loss = loss if scale == 1 else loss * scale
+        return (loss, outputs) if return_outputs else loss
+
+    def floating_point_ops(self, inputs: dict[str, torch.Tensor]) -> int:
+        """Do not estimate operations: walking over all parameters in every step costs more than the number is worth.
+
+        Args:
+            inputs (`dict`): a batch.
+
+        Returns:
+            `int`: 0. `training_bins` counts what was read.
+        """
+        return 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log as `Trainer` does, and stop a run whose loss is not finite.
+
+        Args:
+            logs (`dict[str, float]`): the values.
+            start_time (`float`, *optional*): as in `Trainer`.
+
+        Raises:
+            FloatingPointError: when the training loss is infinite or not a number.
+        """
+        loss = logs.get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the training loss is {loss} at step {self.state.global_step}; lower learning_rate, set max_grad_norm, or look for "
+                "trials with extreme values"
+            )
+        super().log(logs, start_time)
+
+    # ---- evaluation ----
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Score phonemes trial by trial and pool the errors.
+
+        Args:
+            dataloader (`DataLoader`): from [`get_eval_dataloader`] or [`get_test_dataloader`].
+            description (`str`): for the log.
+            prediction_loss_only (`bool`, *optional*): not used.
+            ignore_keys (`list[str]`, *optional*): not used.
+            metric_key_prefix (`str`): put before the names of the metrics.
+
+        Returns:
+            `EvalLoopOutput`: `predictions` and `label_ids` are lists of label sequences in the order of the dataset; metrics are
+            `<prefix>_per`, `<prefix>_per_<session>` (pooled errors / pooled labels) and `<prefix>_loss` (mean over the trials that
+            CTC can align).
+        """
+        trials: PreparedTrials = dataloader.dataset
+        predictions: dict[int, list[int]] = {}
+        loss_sum, loss_trials = 0.0, 0
+        blank = int(getattr(self.model.config, "pad_token_id", 0) or 0)
+        for batch, outputs in self._outputs(dataloader):
+            indices = batch["trial_index"].tolist()
+            if outputs is None:
+                predictions.update({i: [] for i in indices})
+                continue
+            best = outputs["logits"].argmax(dim=-1).cpu().numpy()
+            for i, classes, mask in zip(indices, best, outputs["frame_mask"].cpu().numpy()):
+                predictions[i] = collapse_ctc(classes[mask], blank)
+            if outputs.get("loss") is not None:
+                mean = getattr(self.model.config, "ctc_loss_reduction", "mean") == "mean"
+                loss_sum += outputs["loss"].item() * (len(indices) if mean else 1)
+                loss_trials += len(indices)
+        gathered = self._gather([(predictions, loss_sum, loss_trials)])
+        predictions = {i: labels for part, _, _ in gathered for i, labels in part.items()}
+        ordered = [predictions[i] for i in range(len(trials))]
+        metrics: dict[str, float] = {}
+        if all(labels is not None for labels in trials.labels):
+            errors: dict[str, int] = {}
+            lengths: dict[str, int] = {}
+            for session, labels, prediction in zip(trials.session_ids, trials.labels, ordered):
+                errors[session] = errors.get(session, 0) + Levenshtein.distance(labels or [], prediction)
+                lengths[session] = lengths.get(session, 0) + len(labels or [])
+            metrics[f"{metric_key_prefix}_per"] = sum(errors.values()) / max(1, sum(lengths.values()))
+            for session in sorted(errors):
+                metrics[f"{metric_key_prefix}_per_{session}"] = errors[session] / max(1, lengths[session])
+            total = sum(count for _, _, count in gathered)
+            if total:
+                metrics[f"{metric_key_prefix}_loss"] = sum(part for _, part, _ in gathered) / total
+        return EvalLoopOutput(
+            predictions=ordered, label_ids=trials.labels, metrics=metrics, num_samples=len(trials)
+        )
+
+    def predict_log_probs(self, dataset: Any) -> list[np.ndarray]:
+        """Compute the class log-probabilities of every trial.
+
+        Args:
+            dataset (trials): labels are not needed.
+
+        Returns:
+            `list[np.ndarray]`: per trial, in the order of the dataset, float32 of shape `(P, V)` in model class order; P is 0 for a
+            trial shorter than a patch.
+        """
+        loader = self.get_test_dataloader(dataset)
+        found: dict[int, np.ndarray] = {}
+        for batch, outputs in self._outputs(loader, with_labels=False):
+            indices = batch["trial_index"].tolist()
+            if outputs is None:
+                found.update({i: np.zeros((0, self.model.config.vocab_size), dtype=np.float32) for i in indices})
+                continue
+            log_probs = outputs["logits"].float().log_softmax(dim=-1).cpu().numpy()
+            for i, values, mask in zip(indices, log_probs, outputs["frame_mask"].cpu().numpy()):
+                found[i] = values[mask]
+        found = {i: values for part in self._gather([found]) for i, values in part.items()}
+        return [found[i] for i in range(len(found))]
+
+    def _outputs(self, loader: DataLoader, with_labels: bool = True) -> Iterator[tuple[dict[str, torch.Tensor], Any]]:
+        """Batches with the model's output; None instead of an output when no trial of the batch has a frame."""
+        trials: PreparedTrials = loader.dataset
+        model = self.accelerator.unwrap_model(self.model)
+        if model.device != self.args.device:
+            model.to(self.args.device)
+        was_training = model.training
+        model.eval()
+        try:
+            for batch in loader:
+                indices = batch["trial_index"].tolist()
+                frames = [self._num_frames(trials.lengths[i]) for i in indices]
+                if max(frames) == 0:
+                    yield batch, None
+                    continue
+                inputs = {key: value for key, value in batch.items() if key != "trial_index"}
+                aligned = all(
+                    frame >= max(1, required_frames(trials.labels[i] or [])) for frame, i in zip(frames, indices)
+                )
+                if not (with_labels and aligned):
+                    inputs.pop("labels", None)
+                with torch.no_grad(), self.accelerator.autocast():
+                    outputs = model(**self._prepare_inputs(inputs))
+                yield batch, outputs
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        finally:
+            model.train(was_training)
+
+    def _gather(self, parts: list[Any]) -> list[Any]:
+        if self.args.world_size == 1:
+            return parts
+        collected: list[Any] = [None] * self.args.world_size
+        torch.distributed.all_gather_object(collected, parts)
+        return [part for process in collected for part in process]
+
+    # ---- runs that survive ----
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any | None = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> Any:
+        """Train, from the start or from a checkpoint.
+
+        Args:
+            resume_from_checkpoint (`str` or `bool`, *optional*): True continues from the newest complete checkpoint of `output_dir`;
+                a path continues from that one.
+            trial (*optional*): of a hyperparameter search.
+            ignore_keys_for_eval (`list[str]`, *optional*): as in `Trainer`.
+
+        Returns:
+            `TrainOutput`: steps, mean loss and speed. `metrics.json` and `learning_curve.json` are in `output_dir`.
+
+        Raises:
+            ValueError: when the checkpoint is not complete, or there is none.
+        """
+        output_dir = Path(self.args.output_dir)
+        checkpoint: Path | None = None
+        if resume_from_checkpoint:
+            newest = newest_complete_checkpoint(output_dir)
+            if resume_from_checkpoint is True:
+                if newest is None:
+                    raise ValueError(f"there is no complete checkpoint in {output_dir}; start without resume_from_checkpoint")
+                checkpoint = newest
+            else:
+                checkpoint = Path(resume_from_checkpoint)
+                if not is_complete(checkpoint):
+                    raise ValueError(
+                        f"{checkpoint} is not a complete checkpoint; the newest complete one of {output_dir} is {newest}"
+                    )
+            self.accelerator.wait_for_everyone()
+            if self.is_world_process_zero():
+                set_incomplete_aside(output_dir)
+            self.accelerator.wait_for_everyone()
+        self._resumed_from = checkpoint
+        self.training_bins, self._seconds_before = 0, 0.0
+        self._train_started = time.perf_counter()
+        result = super().train(
+            resume_from_checkpoint=str(checkpoint) if checkpoint else None, trial=trial, ignore_keys_for_eval=ignore_keys_for_eval
+        )
+        self._seconds_before, self._train_started = self._training_seconds(), None
+        self.save_run_record()
+        return result
+
+    def _training_seconds(self) -> float:
+        running = time.perf_counter() - self._train_started if self._train_started is not None else 0.0
+        return self._seconds_before + running
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint, seal it, and only then delete older ones."""
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        progress = {
+            "loss_since_log": self._tr_loss.item(),
+            "last_logged_step": self._globalstep_last_logged,
+            "training_bins": self.training_bins,
+            "training_seconds": round(self._training_seconds(), 3),
+        }
+        write_json(folder / _PROGRESS_NAME.format(self.args.process_index), progress)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            seal_checkpoint(folder)
+            rotate_checkpoints(
+                output_dir=str(folder.parent),
+                save_total_limit=limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _restore_progress(self) -> None:
+        """Continue the running sums of a resumed run, so that its log repeats that of a run that was not stopped."""
+        if self._resumed_from is None:
+            return
+        file = self._resumed_from / _PROGRESS_NAME.format(self.args.process_index)
+        if not file.is_file():
+            logger.warning("%s is missing: the checkpoint was written by fewer processes; the first logged loss may differ", file)
+            return
+        progress = json.loads(file.read_text(encoding="utf-8"))
+        self._tr_loss += progress["loss_since_log"]
+        # The mean loss that train() returns is over the steps of this call.
+        self._total_loss_scalar -= progress["loss_since_log"]
+        self._globalstep_last_logged = progress["last_logged_step"]
+        self.training_bins = progress["training_bins"]
+        self._seconds_before = progress["training_seconds"]
+
+    # ---- the record ----
+
+    def run_record(self) -> dict[str, Any]:
+        """Describe the run so that it can be repeated and compared.
+
+        Returns:
+            `dict`: settings, model, processor, augmentation, seeds, code, data, machine, seconds, bins, memory, best and last scores.
+        """
+        arguments = {key: value for key, value in self.args.to_dict().items() if not key.endswith("_token")}
+        trials = self.train_dataset
+        evaluations = [log for log in self.state.log_history if any(key.startswith("eval_per") for key in log)]
+        record = {
+            "step": self.state.global_step,
+            "epoch": self.state.epoch,
+            "best": {
+                "metric": self.args.metric_for_best_model,
+                "value": self.state.best_metric,
+                "step": self.state.best_global_step,
+                "checkpoint": self.state.best_model_checkpoint,
+            },
+            "last_evaluation": evaluations[-1] if evaluations else None,
+            "training_seconds": round(self._training_seconds(), 3),
+            "training_bins": self.training_bins,
+            "training_trials": len(trials) if trials is not None else 0,
+            "skipped_trials": getattr(self, "skipped_trials", []),
+            "peak_memory_gb": peak_memory_gb(),
+            "seeds": {"seed": self.args.seed, "data_seed": self.args.data_seed},
+            "git_commit": git_commit(),
+            "data_hash": {
+                "train": trials.content_hash() if trials is not None else None,
+                "eval": {
+                    name: self._evaluation_trials(dataset).content_hash()
+                    for name, dataset in (self.eval_dataset if _is_named(self.eval_dataset) else {"eval": self.eval_dataset}).items()
+                    if dataset is not None
+                },
+            },
+            "hardware": {**hardware(), "processes": self.args.world_size},
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "augmentation": asdict(self.augmentation) if is_dataclass(self.augmentation) else None,
+            "arguments": arguments,
+            "model_config": self.model.config.to_diff_dict(),
+        }
+        return _finite(record)
+
+    def save_run_record(self, **extra: Any) -> Path | None:
+        """Write `metrics.json` and `learning_curve.json` beside the checkpoints.
+
+        Args:
+            **extra: more entries of `metrics.json`, for example word error rates.
+
+        Returns:
+            `Path` or None: `metrics.json`; None on processes that do not write.
+        """
+        if not self.is_world_process_zero():
+            return None
+        folder = Path(self.args.output_dir)
+        write_json(folder / LEARNING_CURVE_NAME, _finite(self.state.log_history))
+        return write_json(folder / METRICS_NAME, {**self.run_record(), **_finite(extra)})
+
+
+class _RestoreProgress(TrainerCallback):
+    """Lets the trainer continue its running sums once transformers has reset them."""
+
+    def __init__(self, trainer: BITTrainer):
+        self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by `Trainer` after its own start."""
+        self._trainer._restore_progress()
+
+
+def _refuse_rows(rows: Any) -> Any:
+    raise ValueError("BITTrainer makes its own batches from trials; use get_train_dataloader or get_eval_dataloader")
+
+
+def _is_named(dataset: Any) -> bool:
+    """Whether several datasets are given by name (a `DatasetDict` or dict), rather than one."""
+    return isinstance(dataset, dict)
+
+
+def _finite(value: Any) -> Any:
+    """A value as JSON can hold it; what is not finite becomes text."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, (np.generic, torch.Tensor)):
+        return _finite(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return str(value)
