@@ -1,0 +1,63 @@
+"""Brain recordings in, sentences out: the laboratory of bit-speech (data, simulation, training, decoding, evaluation).
+
+Importing it makes the models known to transformers' Auto classes. The names below are loaded on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .auto_classes import register_auto_classes
+
+if TYPE_CHECKING:
+    from configuration_bit.configuration_bit import BITConfig
+    from configuration_bit.configuration_bit_gru import BITGRUConfig
+    from modeling_bit.modeling_bit import BITForCTC, BITModel
+    from modeling_bit.modeling_bit_gru import BITGRUForCTC
+    from processing_bit.feature_extraction_bit import BITFeatureExtractor
+    from processing_bit.processing_bit import BITProcessor
+    from processing_bit.tokenization_phoneme import PhonemeTokenizer
+
+    from .training.trainer import BITTrainer
+    from .training.training_arguments import BITTrainingArguments
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BITConfig": "configuration_bit.configuration_bit",
+    "BITFeatureExtractor": "processing_bit.feature_extraction_bit",
+    "BITForCTC": "modeling_bit.modeling_bit",
+    "BITGRUConfig": "configuration_bit.configuration_bit_gru",
+    "BITGRUForCTC": "modeling_bit.modeling_bit_gru",
+    "BITModel": "modeling_bit.modeling_bit",
+    "BITProcessor": "processing_bit.processing_bit",
+    "BITTrainer": "bit_speech.training.trainer",
+    "BITTrainingArguments": "bit_speech.training.training_arguments",
+    "PhonemeTokenizer": "processing_bit.tokenization_phoneme",
+}
+
+__all__ = [
+    "BITConfig",
+    "BITFeatureExtractor",
+    "BITForCTC",
+    "BITGRUConfig",
+    "BITGRUForCTC",
+    "BITModel",
+    "BITProcessor",
+    "BITTrainer",
+    "BITTrainingArguments",
+    "PhonemeTokenizer",
+]
+
+register_auto_classes()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
