@@ -1,0 +1,141 @@
+"""Make `AutoModelForCTC`, `AutoProcessor` and their like know the models here, without importing torch for it.
+
+`import bit_speech` must stay fast, but registering needs the classes, and the classes need torch and transformers. So
+the registration waits: it happens right after transformers' own auto modules are first imported, in whatever order.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+
+_AUTO = "transformers.models.auto."
+
+# Modules that our classes build on. Some of them import an auto module half-way through their own execution; while
+# one of them is unfinished, our classes cannot be made.
+_FOUNDATIONS = (
+    "transformers.configuration_utils",
+    "transformers.feature_extraction_utils",
+    "transformers.modeling_layers",
+    "transformers.modeling_utils",
+    "transformers.processing_utils",
+    "transformers.tokenization_utils_base",
+    "transformers.tokenization_utils_tokenizers",
+)
+
+
+def _register_configurations() -> None:
+    from transformers.models.auto.configuration_auto import AutoConfig
+
+    from configuration_bit.configuration_bit import BITConfig
+    from configuration_bit.configuration_bit_gru import BITGRUConfig
+
+    for config_class in (BITConfig, BITGRUConfig):
+        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+
+
+def _register_models() -> None:
+    from transformers.models.auto.modeling_auto import AutoModel, AutoModelForCTC
+
+    from modeling_bit.modeling_bit import BITConfig, BITForCTC, BITModel
+    from modeling_bit.modeling_bit_gru import BITGRUConfig, BITGRUForCTC, BITGRUModel
+
+    AutoModel.register(BITConfig, BITModel, exist_ok=True)
+    AutoModel.register(BITGRUConfig, BITGRUModel, exist_ok=True)
+    AutoModelForCTC.register(BITConfig, BITForCTC, exist_ok=True)
+    AutoModelForCTC.register(BITGRUConfig, BITGRUForCTC, exist_ok=True)
+
+
+def _register_feature_extractors() -> None:
+    from transformers.models.auto.feature_extraction_auto import AutoFeatureExtractor
+
+    from configuration_bit.configuration_bit import BITConfig
+    from configuration_bit.configuration_bit_gru import BITGRUConfig
+    from processing_bit.feature_extraction_bit import BITFeatureExtractor
+
+    for config_class in (BITConfig, BITGRUConfig):
+        AutoFeatureExtractor.register(config_class, BITFeatureExtractor, exist_ok=True)
+
+
+def _register_tokenizers() -> None:
+    from transformers.models.auto.tokenization_auto import AutoTokenizer
+
+    from configuration_bit.configuration_bit import BITConfig
+    from configuration_bit.configuration_bit_gru import BITGRUConfig
+    from processing_bit.tokenization_phoneme import PhonemeTokenizer
+
+    for config_class in (BITConfig, BITGRUConfig):
+        AutoTokenizer.register(config_class, tokenizer_class=PhonemeTokenizer, exist_ok=True)
+
+
+def _register_processors() -> None:
+    from transformers.models.auto.processing_auto import AutoProcessor
+
+    from configuration_bit.configuration_bit import BITConfig
+    from configuration_bit.configuration_bit_gru import BITGRUConfig
+    from processing_bit.processing_bit import BITProcessor
+
+    for config_class in (BITConfig, BITGRUConfig):
+        AutoProcessor.register(config_class, BITProcessor, exist_ok=True)
+
+
+class _RegisterAfterImport(MetaPathFinder):
+    """Import hook: watches transformers' modules and registers as soon as everything needed is there."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, Callable[[], None]] = {
+            f"{_AUTO}configuration_auto": _register_configurations,
+            f"{_AUTO}modeling_auto": _register_models,
+            f"{_AUTO}feature_extraction_auto": _register_feature_extractors,
+            f"{_AUTO}tokenization_auto": _register_tokenizers,
+            f"{_AUTO}processing_auto": _register_processors,
+        }
+        self.watched = {*_FOUNDATIONS, *self.waiting}
+        self.executing: set[str] = set()
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Let the standard finder find a watched module, and look again once it has been executed."""
+        if fullname not in self.watched:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def execute_then_register(module: ModuleType) -> None:
+            self.executing.add(fullname)
+            try:
+                execute(module)
+            finally:
+                self.executing.discard(fullname)
+            self.register_what_is_ready()
+
+        spec.loader.exec_module = execute_then_register  # type: ignore[method-assign]
+        return spec
+
+    def register_what_is_ready(self) -> None:
+        """Register with every auto module that is there, unless our classes cannot be made yet."""
+        for name in list(self.waiting):
+            if self.executing.intersection(_FOUNDATIONS):
+                return
+            if name in sys.modules and name not in self.executing and name in self.waiting:
+                self.waiting.pop(name)()
+        if not self.waiting and self in sys.meta_path:
+            sys.meta_path.remove(self)
+
+
+def register_auto_classes() -> None:
+    """Register all models and processors with transformers' Auto classes, now or when those are first imported.
+
+    Doing it twice changes nothing.
+    """
+    if any(isinstance(finder, _RegisterAfterImport) for finder in sys.meta_path):
+        return
+    finder = _RegisterAfterImport()
+    sys.meta_path.insert(0, finder)
+    finder.register_what_is_ready()
