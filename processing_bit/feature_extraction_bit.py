@@ -313,46 +313,45 @@ class BITFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         array = np.ascontiguousarray(_to_array(features, "features"), dtype=np.float32)
         if array.ndim != 2:
             raise ValueError(f"features has the shape {array.shape}: smooth one trial of shape (bins, channels).")
-        kernel = self.smoothing_kernel()
         if past is not None and self.smoothing != "causal":
             raise ValueError("past is given, but symmetric smoothing needs the future too: set smoothing='causal'.")
-        if kernel.size == 1:
-            return array
-        reach = kernel.size - 1
         known = 0
-        if past is not None and reach:
+        if past is not None:
             before = np.asarray(_to_array(past, "past"), dtype=np.float32)
             if before.ndim != 2 or before.shape[1] != array.shape[1]:
                 raise ValueError(f"past has the shape {before.shape}, but the features have {array.shape[1]} channels.")
-            before = before[max(0, before.shape[0] - reach) :]
+            before = before[max(0, before.shape[0] - self.smoothing_kernel().size + 1) :]
             known = before.shape[0]
             array = np.concatenate([before, array])
-        if self.smoothing == "causal":
-            taps, left, right = kernel[::-1], reach, 0  # oldest bin first
-        else:
-            taps, left, right = kernel, reach // 2, reach // 2
-        bins, channels = array.shape
-        smoothed = np.empty((bins - known, channels), dtype=np.float32)
-        if smoothed.size == 0:
-            return smoothed
-        padded = np.zeros((bins + left + right, channels), dtype=np.float32)
-        padded[left : left + bins] = array
-        present = np.zeros(bins + left + right, dtype=np.float32)
-        present[left : left + bins] = 1.0
+        smoothed = np.empty((array.shape[0] - known, array.shape[1]), dtype=np.float32)
+        self._smooth_into(smoothed, array, known)
+        return smoothed
+
+    def _smooth_into(self, smoothed: np.ndarray, array: np.ndarray, known: int = 0) -> None:
+        """Smooth the bins of `array` from `known` on into `smoothed`, always adding the taps from old to new."""
+        kernel = self.smoothing_kernel()
+        if kernel.size == 1:
+            smoothed[...] = array[known:]
+            return
+        taps = kernel[::-1]
+        left = kernel.size - 1 if self.smoothing == "causal" else kernel.size // 2
+        bins = array.shape[0]
         weight = np.zeros(bins, dtype=np.float32)
-        for tap, value in enumerate(taps):
-            weight += value * present[tap : tap + bins]
-        part = np.empty((min(_SMOOTHING_ROWS, bins), channels), dtype=np.float32)
+        scratch = np.empty((min(_SMOOTHING_ROWS, bins), array.shape[1]), dtype=np.float32)
         for start in range(known, bins, _SMOOTHING_ROWS):
             stop = min(start + _SMOOTHING_ROWS, bins)
             total = smoothed[start - known : stop - known]
-            scratch = part[: stop - start]
-            np.multiply(padded[start:stop], taps[0], out=total)
-            for tap in range(1, taps.size):
-                np.multiply(padded[start + tap : stop + tap], taps[tap], out=scratch)
-                np.add(total, scratch, out=total)
+            total[...] = 0.0
+            for tap, value in enumerate(taps):
+                first = max(start, left - tap)  # the first bin of this part whose neighbour exists, and the last
+                last = min(stop, bins + left - tap)
+                if first >= last:
+                    continue
+                product = scratch[: last - first]
+                np.multiply(array[first + tap - left : last + tap - left], value, out=product)
+                total[first - start : last - start] += product
+                weight[first:last] += value
             total /= weight[start:stop, None]
-        return smoothed
 
     def pad(self, trials: Sequence[Any], return_tensors: str | None = None) -> BatchFeature:
         """Put trials of different lengths into one batch, with zeros after the shorter ones.
@@ -451,7 +450,12 @@ class BITFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
                         arrays[index] = self.normalize(arrays[index], *pair)
                     except ValueError as error:
                         raise ValueError(f"trial {index}: {error}") from error
-        batch = self.pad([self.smooth(array) for array in arrays])
+        lengths = np.asarray([array.shape[0] for array in arrays])
+        padded = np.zeros((count, lengths.max(), arrays[0].shape[1]), dtype=np.float32)
+        for index, array in enumerate(arrays):
+            self._smooth_into(padded[index, : array.shape[0]], array)
+        mask = np.arange(lengths.max())[None, :] < lengths[:, None]
+        batch = BatchFeature({"input_features": padded, "attention_mask": mask})
         batch["participant_index"] = np.full(count, list(self.participants).index(participant), dtype=np.int64)
         if self.sessions:
             batch["session_index"] = np.asarray(session_positions, dtype=np.int64)

@@ -111,8 +111,8 @@ def predict_pronunciation(word: str) -> list[str]:
 
     Example:
         ```python
-        >>> predict_pronunciation("blick")
-        ['B', 'L', 'IH', 'K']
+        >>> predict_pronunciation("glorp")
+        ['G', 'L', 'AO', 'R', 'P']
 
         ```
     """
@@ -212,8 +212,8 @@ class Phonemizer:
 
         Example:
             ```python
-            >>> Phonemizer().word("blick's")
-            ['B', 'L', 'IH', 'K', 'S']
+            >>> Phonemizer().word("glorp's")
+            ['G', 'L', 'AO', 'R', 'P', 'S']
 
             ```
         """

@@ -27,13 +27,13 @@ _LETTERS = str.maketrans(
 _QUOTES = str.maketrans({character: "'" for character in "’‘ʼ`´′＇"})
 
 _PHONE = re.compile(r"(?<!\d)(?:\d{3}[-.])?\d{3}[-.]\d{4}(?!\d)")
-_MONEY = re.compile(r"([$€£])\s?(\d[\d,]*)(?:\.(\d+))?(?:\s+(hundred|thousand|million|billion|trillion)\b)?")
+_MONEY = re.compile(r"([$€£])\s?(\d+(?:,\d{3})*)(?:\.(\d+))?(?:\s+(hundred|thousand|million|billion|trillion)\b)?")
 _TIME = re.compile(r"(?<![\d:])(\d{1,2}):(\d{2})(?::\d{2})?(?!\d)(?:\s*([ap])\.?m\b\.?)?", re.IGNORECASE)
 _HALF_DAY = re.compile(r"(\d)\s*([ap])\.?m\b\.?", re.IGNORECASE)
-_ORDINAL = re.compile(r"(\d[\d,]*)(?:st|nd|rd|th)\b", re.IGNORECASE)
+_ORDINAL = re.compile(r"(\d+(?:,\d{3})*)(?:st|nd|rd|th)\b", re.IGNORECASE)
 _FRACTION = re.compile(r"(?<![\d/])(\d)\s?[/⁄]\s?([234])(?![\d/])")
 _DECADE = re.compile(r"(?<![\d.])(\d{2,4})'?s\b")
-_NUMBER = re.compile(r"(?<!\w)(-)?(\d[\d,]*)?(?:\.(\d+))?(?!\d)|(\d+)")
+_NUMBER = re.compile(r"(?<!\w)(-)?(\d+(?:,\d{3})*)?(?:\.(\d+))?(?!\d)|(\d+)")
 _DOTTED = re.compile(r"\b(?:[a-z]\.){2,}(?:[a-z]\b)?")
 _DETACHED = re.compile(r"(?<=[a-z]) '(?=(?:s|d|m|t|ll|re|ve)\b)")
 
