@@ -316,9 +316,9 @@ class PreparedTrials(Dataset):
                 for session, entry in self.extractor.session_statistics.items()
             }
             return [fitted[session] for session in self.session_ids]
-        blocks: dict[tuple[str, int], list[int]] = {}
+        blocks: dict[tuple[str, str, int], list[int]] = {}
         for i, row in enumerate(self.metadata):
-            blocks.setdefault((row["session_id"], row["block_index"]), []).append(i)
+            blocks.setdefault((row["participant_id"], row["session_id"], row["block_index"]), []).append(i)
         statistics: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(self.metadata)
         for members in blocks.values():
             pair = self.extractor.compute_statistics([self.selected(i) for i in members])
