@@ -1,0 +1,1 @@
+"""The phoneme error rate as a metric of Hugging Face Evaluate."""

@@ -1,0 +1,1 @@
+"""The word error rate as a metric of Hugging Face Evaluate."""
