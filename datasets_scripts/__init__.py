@@ -1,0 +1,1 @@
+"""Raw recordings to trials: one converter per source, each importable (`convert`) and a command (`--help`)."""
