@@ -34,7 +34,9 @@ def check_participants(participants: Any, sessions: Any) -> tuple[dict[str, int]
         ```
     """
     if not isinstance(participants, dict) or not participants:
-        raise ValueError(f"`participants` must name at least one participant, e.g. {{'t15': 512}}, got {participants!r}.")
+        raise ValueError(
+            f"`participants` must name at least one participant, e.g. {{'t15': 512}}, got {participants!r}."
+        )
     for name, channels in participants.items():
         if not isinstance(name, str) or not name or "." in name:
             raise ValueError(f"Participant name {name!r} must be a non-empty string without dots.")
@@ -99,7 +101,7 @@ class BITConfig(RemoteCodeMixin, PreTrainedConfig):
         hidden_dropout (`float`, defaults to 0.4): dropout on the attention output (before its projection) and on the
             feed-forward output.
         attention_dropout (`float`, defaults to 0.4): dropout on attention probabilities.
-        rope_theta (`float`, defaults to 10000.0): base of the rotary embedding, whose position is the patch's first bin.
+        rope_theta (`float`, defaults to 10000.0): base of the rotary embedding; the position is a patch's first bin.
         layer_norm_eps (`float`, defaults to 1e-5): epsilon of the layer norms.
         causal (`bool`, defaults to `False`): a patch sees itself and the past only.
         attention_window (`int`, *optional*): a patch sees at most this many patches on each side; default all.

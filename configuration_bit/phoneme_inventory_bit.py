@@ -6,9 +6,8 @@ place that stores or reads class probabilities therefore names its order, and [`
 
 from __future__ import annotations
 
-PHONEMES: tuple[str, ...] = (
-    *("AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F", "G", "HH", "IH", "IY", "JH", "K"),
-    *("L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH"),
+PHONEMES: tuple[str, ...] = tuple(
+    "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH".split()  # noqa: SIM905
 )
 BLANK_TOKEN: str = "<blank>"
 SIL_TOKEN: str = "SIL"

@@ -135,7 +135,9 @@ def find_participant(participants: Mapping[str, int], index: torch.Tensor | None
             position = values[0]
     name = names[position]
     if features.shape[2] != participants[name]:
-        raise ValueError(f"Participant {name!r} has {participants[name]} channels, got trials with {features.shape[2]}.")
+        raise ValueError(
+            f"Participant {name!r} has {participants[name]} channels, got trials with {features.shape[2]}."
+        )
     return name
 
 
@@ -219,7 +221,9 @@ class SessionLinear(nn.Module):
             values = session_index.tolist()
             used = sorted(set(values))
             if used[0] < 0 or used[-1] >= len(self.keys):
-                raise ValueError(f"`session_index` {used} is outside the {len(self.keys)} known sessions {self.sessions}.")
+                raise ValueError(
+                    f"`session_index` {used} is outside the {len(self.keys)} known sessions {self.sessions}."
+                )
             position = torch.tensor([used.index(value) for value in values], device=features.device)
         if len(used) == 1:
             return features @ self.weight[self.keys[used[0]]] + self.bias[self.keys[used[0]]]

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from configuration_bit.configuration_bit import BITConfig
-from configuration_bit.remote_code_bit import RemoteCodeMixin
 from torch import nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+
+from configuration_bit.configuration_bit import BITConfig
+from configuration_bit.remote_code_bit import RemoteCodeMixin
 
 from .layers_bit import (
     SessionLinear,
@@ -422,7 +423,9 @@ class BITModel(BITPreTrainedModel):
             time_mask = sample_span_mask(lengths, hidden.shape[1], config.mask_ratio, config.mask_max_span)
         if time_mask is not None:
             if time_mask.shape != frame_mask.shape:
-                raise ValueError(f"`time_mask` has shape {tuple(time_mask.shape)}, frames are {tuple(frame_mask.shape)}.")
+                raise ValueError(
+                    f"`time_mask` has shape {tuple(time_mask.shape)}, frames are {tuple(frame_mask.shape)}."
+                )
             hidden = torch.where(time_mask[..., None], self.mask_token.to(hidden.dtype), hidden)
         hidden = self.embedding_dropout(hidden)
 

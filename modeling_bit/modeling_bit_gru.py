@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from configuration_bit.configuration_bit_gru import BITGRUConfig
-from configuration_bit.remote_code_bit import RemoteCodeMixin
 from torch import nn
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
+
+from configuration_bit.configuration_bit_gru import BITGRUConfig
+from configuration_bit.remote_code_bit import RemoteCodeMixin
 
 from .layers_bit import SessionLinear, count_frames, ctc_loss, extract_patches, find_participant, prepare_frames
 from .modeling_bit import BITCTCOutput, BITModelOutput
