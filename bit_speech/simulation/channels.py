@@ -247,7 +247,7 @@ def build_sessions(config: SimulationConfig, seed: int) -> list[SessionChannels]
             used = math.sqrt(1 - turn**2) * field + turn * imagined
         tuning = _tuning_of(used, gains, covariance, config.tuning_sparsity)
         tuning[dead | noisy] = 0
-        per_source = 1 / math.sqrt(max(sources, 1))
+        per_source = np.sqrt(np.asarray(config.common_variance_shares, dtype=float))
         sessions.append(
             SessionChannels(
                 tuning=tuning,

@@ -55,6 +55,7 @@ class SimulationConfig:
         dead_electrode_share (`float`): electrodes that record nothing (both channels zero).
         noisy_electrode_share (`float`): electrodes whose rate has nothing to do with the task.
         common_time_constants_ms (`tuple[float, ...]`): one common-mode noise source each.
+        common_variance_shares (`tuple[float, ...]`): how much of the common noise each source brings; they add up to 1.
         common_rate_sd (`float`): typical effect of all common noise on the log rate.
         common_power_sd (`float`): the same on the standardised log power.
         power_tuning (`float`): how many times stronger the standardised log power follows the log rate.
@@ -92,21 +93,22 @@ class SimulationConfig:
     lead_silence_ms: float = 300.0
     trail_silence_ms: float = 250.0
     transient_bins: int = 5
-    tuning_gain: float = 0.4
+    tuning_gain: float = 0.19
     tuning_sparsity: float = 0.7
     tuning_smoothness_electrodes: float = 1.0
-    electrode_quality_sd: float = 0.5
-    mean_rate_hz: float = 26.0
-    rate_spread: float = 0.45
-    max_rate_hz: float = 500.0
-    burstiness: float = 0.05
+    electrode_quality_sd: float = 0.4
+    mean_rate_hz: float = 28.0
+    rate_spread: float = 0.4
+    max_rate_hz: float = 400.0
+    burstiness: float = 0.02
     dead_electrode_share: float = 0.03
     noisy_electrode_share: float = 0.06
-    common_time_constants_ms: tuple[float, ...] = (60.0, 400.0, 3000.0)
-    common_rate_sd: float = 0.12
-    common_power_sd: float = 0.2
+    common_time_constants_ms: tuple[float, ...] = (100.0, 500.0, 1500.0)
+    common_variance_shares: tuple[float, ...] = (0.15, 0.65, 0.2)
+    common_rate_sd: float = 0.22
+    common_power_sd: float = 0.3
     power_tuning: float = 1.0
-    power_count_weight: float = 0.45
+    power_count_weight: float = 0.46
     power_log_sd: float = 0.3
     tuning_drift_per_session: float = 0.05
     gain_drift_per_session: float = 0.05
@@ -154,6 +156,11 @@ class SimulationConfig:
             )
         if not 0 <= self.tuning_drift_per_session <= 1:
             raise ValueError(f"tuning_drift_per_session={self.tuning_drift_per_session} must lie between 0 and 1")
+        if len(self.common_variance_shares) != len(self.common_time_constants_ms):
+            raise ValueError(
+                f"{len(self.common_variance_shares)} common_variance_shares for {len(self.common_time_constants_ms)} "
+                "common_time_constants_ms: give one share to each source"
+            )
         if self.dead_electrode_share + self.noisy_electrode_share >= 1:
             raise ValueError("dead_electrode_share and noisy_electrode_share leave no working electrode")
 
