@@ -150,7 +150,13 @@ class ExperimentParser(HfArgumentParser):
             allow_abbrev=False,
             add_help=False,
         )
-        self.add_argument("-h", "--help", action="store_true", default=argparse.SUPPRESS, help="explain the settings of this experiment and stop")
+        self.add_argument(
+            "-h",
+            "--help",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="explain the settings of this experiment and stop",
+        )
         self.add_argument(
             HELP_ALL,
             action="store_true",
@@ -194,7 +200,9 @@ class ExperimentParser(HfArgumentParser):
             self._refuse_unknown([key for key in from_file if key not in self.settings], where=str(given["config"]))
         # A command line cannot spell "nothing": these values go to the dataclass as they are.
         verbatim = {key: value for key, value in from_file.items() if value in (None, []) and key not in given}
-        arguments = [text for key, value in from_file.items() if value not in (None, []) for text in _as_flags(key, value)]
+        arguments = [
+            text for key, value in from_file.items() if value not in (None, []) for text in _as_flags(key, value)
+        ]
         for action in self._actions:
             # The dataclass itself says what is missing; argparse would stop before the file was read.
             action.required = False
@@ -246,7 +254,9 @@ class ExperimentParser(HfArgumentParser):
         probe.error = self.error  # type: ignore[method-assign]
         for action in self._actions:
             if action.option_strings:
-                nargs = 0 if isinstance(action, (argparse._StoreTrueAction, argparse._StoreFalseAction)) else action.nargs
+                nargs = (
+                    0 if isinstance(action, (argparse._StoreTrueAction, argparse._StoreFalseAction)) else action.nargs
+                )
                 if nargs == 0:
                     probe.add_argument(*action.option_strings, dest=action.dest, action="store_true")
                 else:
@@ -264,7 +274,11 @@ class ExperimentParser(HfArgumentParser):
         lines = []
         for name in names:
             near = difflib.get_close_matches(name.replace("-", "_"), self.settings, n=3, cutoff=0.6)
-            hint = f"did you mean {' or '.join(prefix + match for match in near)}?" if near else "no setting has a similar name"
+            hint = (
+                f"did you mean {' or '.join(prefix + match for match in near)}?"
+                if near
+                else "no setting has a similar name"
+            )
             lines.append(f"unknown setting {prefix}{name} in {where}: {hint}")
         raise ValueError("; ".join(lines))
 

@@ -70,7 +70,11 @@ def checkpoints(output_dir: str | os.PathLike[str]) -> list[Path]:
     output_dir = Path(output_dir)
     if not output_dir.is_dir():
         return []
-    found = [(int(match[1]), path) for path in output_dir.iterdir() if path.is_dir() and (match := _CHECKPOINT.match(path.name))]
+    found = [
+        (int(match[1]), path)
+        for path in output_dir.iterdir()
+        if path.is_dir() and (match := _CHECKPOINT.match(path.name))
+    ]
     return [path for _, path in sorted(found)]
 
 

@@ -166,7 +166,9 @@ class PreparedTrials(Dataset):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         augmentation = self.augmentation
         # What changes from epoch to epoch before smoothing forces smoothing into the training step.
-        late = augmentation is not None and (augmentation.noise_before_smoothing or augmentation.random_cut_max_bins > 0)
+        late = augmentation is not None and (
+            augmentation.noise_before_smoothing or augmentation.random_cut_max_bins > 0
+        )
         features = self._cache[index]
         if features is None:
             features = self._prepare(index, smooth=not late)
@@ -199,9 +201,13 @@ class PreparedTrials(Dataset):
         indices = [item["index"] for item in items]
         batch = dict(self.extractor.pad([item["features"] for item in items], return_tensors="pt"))
         participants = list(self.extractor.participants)
-        batch["participant_index"] = torch.tensor([participants.index(self.metadata[i]["participant_id"]) for i in indices])
+        batch["participant_index"] = torch.tensor(
+            [participants.index(self.metadata[i]["participant_id"]) for i in indices]
+        )
         if self.extractor.sessions:
-            batch["session_index"] = torch.tensor([self._session_positions[self.metadata[i]["session_id"]] for i in indices])
+            batch["session_index"] = torch.tensor(
+                [self._session_positions[self.metadata[i]["session_id"]] for i in indices]
+            )
         labels = [self.labels[i] for i in indices]
         if all(label is not None for label in labels):
             padded = np.full((len(labels), max(1, *(len(label) for label in labels))), -100, dtype=np.int64)
@@ -379,7 +385,9 @@ def _require_columns(present: Iterable[str], where: str) -> None:
     needed = {"features", "participant_id", "session_id", "block_index", "trial_index"}
     missing = sorted(needed - set(present))
     if missing:
-        raise ValueError(f"{where} lacks the columns {missing}; trials have the columns of bit_speech.data.trial_features")
+        raise ValueError(
+            f"{where} lacks the columns {missing}; trials have the columns of bit_speech.data.trial_features"
+        )
 
 
 def _identity(row: dict[str, Any]) -> int:

@@ -192,7 +192,9 @@ class BITTrainer(Trainer):
         if not short:
             return trials
         listed = ", ".join(short[:_LISTED]) + (f" and {len(short) - _LISTED} more" if len(short) > _LISTED else "")
-        message = f"{len(short)} of {len(trials)} training trials have fewer frames than CTC needs for their labels: {listed}"
+        message = (
+            f"{len(short)} of {len(trials)} training trials have fewer frames than CTC needs for their labels: {listed}"
+        )
         if not self.args.skip_short_trials or not keep:
             raise ValueError(
                 f"{message}. Check their labels, use a smaller patch_stride, or leave them out with skip_short_trials=True"
@@ -323,7 +325,10 @@ class BITTrainer(Trainer):
             except StopIteration:
                 break
         counts = torch.tensor(
-            [sum(len(batch["trial_index"]) for batch in batches), sum(int(batch["attention_mask"].sum()) for batch in batches)],
+            [
+                sum(len(batch["trial_index"]) for batch in batches),
+                sum(int(batch["attention_mask"].sum()) for batch in batches),
+            ],
             dtype=torch.float64,
         )
         if self.args.world_size > 1:
@@ -448,9 +453,7 @@ class BITTrainer(Trainer):
             total = sum(count for _, _, count in gathered)
             if total:
                 metrics[f"{metric_key_prefix}_loss"] = sum(part for _, part, _ in gathered) / total
-        return EvalLoopOutput(
-            predictions=ordered, label_ids=trials.labels, metrics=metrics, num_samples=len(trials)
-        )
+        return EvalLoopOutput(predictions=ordered, label_ids=trials.labels, metrics=metrics, num_samples=len(trials))
 
     def predict_log_probs(self, dataset: Any) -> list[np.ndarray]:
         """Compute the class log-probabilities of every trial.
@@ -538,7 +541,9 @@ class BITTrainer(Trainer):
             newest = newest_complete_checkpoint(output_dir)
             if resume_from_checkpoint is True:
                 if newest is None:
-                    raise ValueError(f"there is no complete checkpoint in {output_dir}; start without resume_from_checkpoint")
+                    raise ValueError(
+                        f"there is no complete checkpoint in {output_dir}; start without resume_from_checkpoint"
+                    )
                 checkpoint = newest
             else:
                 checkpoint = Path(resume_from_checkpoint)
@@ -554,7 +559,9 @@ class BITTrainer(Trainer):
         self.training_bins, self._seconds_before = 0, 0.0
         self._train_started = time.perf_counter()
         result = super().train(
-            resume_from_checkpoint=str(checkpoint) if checkpoint else None, trial=trial, ignore_keys_for_eval=ignore_keys_for_eval
+            resume_from_checkpoint=str(checkpoint) if checkpoint else None,
+            trial=trial,
+            ignore_keys_for_eval=ignore_keys_for_eval,
         )
         self._seconds_before, self._train_started = self._training_seconds(), None
         self.save_run_record()
@@ -596,7 +603,9 @@ class BITTrainer(Trainer):
             return
         file = self._resumed_from / _PROGRESS_NAME.format(self.args.process_index)
         if not file.is_file():
-            logger.warning("%s is missing: the checkpoint was written by fewer processes; the first logged loss may differ", file)
+            logger.warning(
+                "%s is missing: the checkpoint was written by fewer processes; the first logged loss may differ", file
+            )
             return
         progress = json.loads(file.read_text(encoding="utf-8"))
         self._tr_loss += progress["loss_since_log"]
@@ -638,7 +647,9 @@ class BITTrainer(Trainer):
                 "train": trials.content_hash() if trials is not None else None,
                 "eval": {
                     name: self._evaluation_trials(dataset).content_hash()
-                    for name, dataset in (self.eval_dataset if _is_named(self.eval_dataset) else {"eval": self.eval_dataset}).items()
+                    for name, dataset in (
+                        self.eval_dataset if _is_named(self.eval_dataset) else {"eval": self.eval_dataset}
+                    ).items()
                     if dataset is not None
                 },
             },

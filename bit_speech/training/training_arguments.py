@@ -74,29 +74,48 @@ class BITTrainingArguments(TrainingArguments):
     lr_scheduler_type: SchedulerType | str = field(default="cosine", metadata={"help": "Shape of the learning rate."})
     logging_steps: float = field(default=10, metadata={"help": "Log the training loss every so many steps."})
     logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Hide losses that are not finite from the log; here they stop the run instead."}
+        default=False,
+        metadata={"help": "Hide losses that are not finite from the log; here they stop the run instead."},
     )
-    eval_strategy: IntervalStrategy | str = field(default="epoch", metadata={"help": "When to evaluate: no, steps, epoch."})
-    save_strategy: SaveStrategy | str = field(default="epoch", metadata={"help": "When to save a checkpoint: no, steps, epoch, best."})
+    eval_strategy: IntervalStrategy | str = field(
+        default="epoch", metadata={"help": "When to evaluate: no, steps, epoch."}
+    )
+    save_strategy: SaveStrategy | str = field(
+        default="epoch", metadata={"help": "When to save a checkpoint: no, steps, epoch, best."}
+    )
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept: the best and the newest."})
-    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the weights of the best checkpoint."})
-    metric_for_best_model: str | None = field(default="eval_per", metadata={"help": "What decides the best checkpoint."})
+    load_best_model_at_end: bool = field(
+        default=True, metadata={"help": "End with the weights of the best checkpoint."}
+    )
+    metric_for_best_model: str | None = field(
+        default="eval_per", metadata={"help": "What decides the best checkpoint."}
+    )
     greater_is_better: bool | None = field(default=False, metadata={"help": "Error rates: lower is better."})
     restore_callback_states_from_checkpoint: bool = field(
-        default=True, metadata={"help": "A resumed run continues its callbacks too, for example the patience of early stopping."}
+        default=True,
+        metadata={"help": "A resumed run continues its callbacks too, for example the patience of early stopping."},
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Trials need all their columns: keep False."})
-    label_names: list[str] | None = field(default_factory=lambda: ["labels"], metadata={"help": "Name of the labels in a batch."})
-    report_to: None | str | list[str] = field(default="none", metadata={"help": "Where to report to, for example tensorboard."})
+    label_names: list[str] | None = field(
+        default_factory=lambda: ["labels"], metadata={"help": "Name of the labels in a batch."}
+    )
+    report_to: None | str | list[str] = field(
+        default="none", metadata={"help": "Where to report to, for example tensorboard."}
+    )
     read_in_learning_rate: float | None = field(
         default=None, metadata={"help": "Peak learning rate of the participant's and session's read-in layers."}
     )
     head_learning_rate: float | None = field(default=None, metadata={"help": "Peak learning rate of the phoneme head."})
-    sessions_per_batch: int | None = field(default=None, metadata={"help": "Sessions that one batch mixes; none: any number."})
-    skip_short_trials: bool = field(
-        default=False, metadata={"help": "Leave out trials that are too short for their labels, instead of refusing to start."}
+    sessions_per_batch: int | None = field(
+        default=None, metadata={"help": "Sessions that one batch mixes; none: any number."}
     )
-    cache_gigabytes: float = field(default=4.0, metadata={"help": "Keep prepared trials in memory up to this size per dataset."})
+    skip_short_trials: bool = field(
+        default=False,
+        metadata={"help": "Leave out trials that are too short for their labels, instead of refusing to start."},
+    )
+    cache_gigabytes: float = field(
+        default=4.0, metadata={"help": "Keep prepared trials in memory up to this size per dataset."}
+    )
 
     def __post_init__(self) -> None:
         """Check the settings that transformers does not know.
@@ -110,8 +129,12 @@ class BITTrainingArguments(TrainingArguments):
             if value is not None and value < 0:
                 raise ValueError(f"{name} is {value}; it must be 0 (frozen) or positive")
         if self.sessions_per_batch is not None and self.sessions_per_batch < 1:
-            raise ValueError(f"sessions_per_batch is {self.sessions_per_batch}; it must be at least 1, or none for any number")
+            raise ValueError(
+                f"sessions_per_batch is {self.sessions_per_batch}; it must be at least 1, or none for any number"
+            )
         if self.cache_gigabytes < 0:
             raise ValueError(f"cache_gigabytes is {self.cache_gigabytes}; use 0 to keep nothing in memory")
         if self.remove_unused_columns:
-            raise ValueError("remove_unused_columns must stay False: trials are turned into model inputs by the trainer itself")
+            raise ValueError(
+                "remove_unused_columns must stay False: trials are turned into model inputs by the trainer itself"
+            )

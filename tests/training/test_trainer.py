@@ -164,7 +164,12 @@ def test_evaluation_does_not_change_what_training_does_next(tiny, tmp_path):
     losses = []
     for name, strategy in (("with", "steps"), ("without", "no")):
         run = tiny.trainer(
-            tmp_path / name, train=tiny.trials(24), evaluation=tiny.trials(9, seed=1), max_steps=6, eval_strategy=strategy, eval_steps=1
+            tmp_path / name,
+            train=tiny.trials(24),
+            evaluation=tiny.trials(9, seed=1),
+            max_steps=6,
+            eval_strategy=strategy,
+            eval_steps=1,
         )
         run.train()
         losses.append(tiny.step_losses(run))
@@ -174,7 +179,9 @@ def test_evaluation_does_not_change_what_training_does_next(tiny, tmp_path):
 def test_trials_too_short_for_their_labels_are_refused_or_left_out_and_named(tiny, tmp_path):
     rows = tiny.trials(9)
     rows[4]["features"] = rows[4]["features"][:12]
-    with pytest.raises(ValueError, match=r"1 of 9 training trials have fewer frames.*p\.1 block 0 trial 4 \(2 frames for"):
+    with pytest.raises(
+        ValueError, match=r"1 of 9 training trials have fewer frames.*p\.1 block 0 trial 4 \(2 frames for"
+    ):
         tiny.trainer(tmp_path, train=rows)
     run = tiny.trainer(tmp_path, train=rows, skip_short_trials=True, max_steps=2)
     assert len(run.train_dataset) == 8
@@ -229,7 +236,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
 
 def test_the_record_of_a_run_says_what_it_depends_on(tiny, tmp_path):
     run = tiny.trainer(
-        tmp_path, train=tiny.trials(16), evaluation=tiny.trials(5, seed=1), augmentation=Augmentation(white_noise_sd=0.2)
+        tmp_path,
+        train=tiny.trials(16),
+        evaluation=tiny.trials(5, seed=1),
+        augmentation=Augmentation(white_noise_sd=0.2),
     )
     run.train()
     run.save_run_record(word_error_rate=0.5)
@@ -256,7 +266,9 @@ def test_a_changed_feature_or_label_changes_the_hash_of_the_data(tiny):
 
 
 def test_read_in_body_and_head_learn_at_their_own_rates_and_only_matrices_decay(tiny, tmp_path):
-    run = tiny.trainer(tmp_path, train=tiny.trials(8), read_in_learning_rate=1e-3, head_learning_rate=0.0, weight_decay=0.1)
+    run = tiny.trainer(
+        tmp_path, train=tiny.trials(8), read_in_learning_rate=1e-3, head_learning_rate=0.0, weight_decay=0.1
+    )
     groups = {group["name"]: group for group in run.create_optimizer().param_groups}
     assert {name: group["lr"] for name, group in groups.items()} == {
         "read_in": 1e-3,
@@ -354,7 +366,9 @@ def test_half_precision_on_the_processor_trains_and_scores_in_finite_numbers(tin
 
 
 def test_without_evaluation_trials_the_callers_settings_stay_as_they_are(tiny, tmp_path):
-    settings = replace(tiny.arguments(tmp_path), eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True)
+    settings = replace(
+        tiny.arguments(tmp_path), eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True
+    )
     run = BITTrainer(tiny.model(), settings, train_dataset=tiny.trials(8), processing_class=tiny.processor())
     assert settings.load_best_model_at_end and not run.args.load_best_model_at_end
 

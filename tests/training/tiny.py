@@ -90,7 +90,9 @@ def arguments(output_dir, **settings):
     return BITTrainingArguments(output_dir=str(output_dir), **{**small, **settings})
 
 
-def trainer(output_dir, train=None, evaluation=None, augmentation=None, net=None, proc=None, callbacks=None, **settings):
+def trainer(
+    output_dir, train=None, evaluation=None, augmentation=None, net=None, proc=None, callbacks=None, **settings
+):
     return BITTrainer(
         net if net is not None else model(),
         arguments(output_dir, **settings),
@@ -123,7 +125,11 @@ def survivor(output_dir):
 
 
 def step_losses(run):
-    return [(log["step"], log["loss"], log["grad_norm"], log["learning_rate"]) for log in run.state.log_history if "loss" in log]
+    return [
+        (log["step"], log["loss"], log["grad_norm"], log["learning_rate"])
+        for log in run.state.log_history
+        if "loss" in log
+    ]
 
 
 def main():

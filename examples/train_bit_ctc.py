@@ -1,0 +1,212 @@
+"""Train an encoder on trials with CTC, score phonemes, and words if given a lexicon and a language model.
+
+    python examples/train_bit_ctc.py --config examples/configs/bit_simulated.yaml
+    torchrun --nproc-per-node 2 examples/train_bit_ctc.py --config examples/configs/bit_t15.yaml
+
+The same command continues a run that was stopped, from its newest complete checkpoint; other settings need another output_dir.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+from bit_speech import (
+    BITConfig,
+    BITFeatureExtractor,
+    BITForCTC,
+    BITGRUConfig,
+    BITGRUForCTC,
+    BITProcessor,
+    BITTrainer,
+    BITTrainingArguments,
+    PhonemeTokenizer,
+)
+from bit_speech.arguments import ExperimentParser, load_config
+from bit_speech.data import Augmentation, load_trials
+from bit_speech.training import COMMON_SETTINGS, newest_complete_checkpoint
+
+MODELS = {"bit": (BITConfig, BITForCTC), "gru": (BITGRUConfig, BITGRUForCTC)}
+
+
+@dataclass
+class ExperimentArguments:
+    """What is trained on what."""
+
+    _show_all_settings = True
+
+    model: str = field(default="bit", metadata={"help": "bit (the paper's encoder) or gru (the benchmark's baseline)."})
+    model_config: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Fields of the model's configuration, for example '{\"hidden_size\": 128}'."}
+    )
+    trials: str | None = field(default=None, metadata={"help": "Folder of trials, from `bit-speech convert`."})
+    simulate: str | None = field(
+        default=None, metadata={"help": "Simulate this preset instead: demo, t12-like, t15-like."}
+    )
+    simulation_seed: int = field(default=0, metadata={"help": "Another seed is another simulated participant."})
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    eval_split: str = field(default="validation", metadata={"help": "Split that chooses the checkpoint and is scored."})
+    normalization: str = field(default="block", metadata={"help": "z-score per block, per session, or none."})
+    smoothing_sd_bins: float = field(
+        default=2.0, metadata={"help": "Gaussian smoothing in bins of 20 ms; 0 turns it off."}
+    )
+    feature_kinds: list[str] | None = field(
+        default=None, metadata={"help": "Keep these kinds of channels; default all."}
+    )
+    channel_areas: list[str] | None = field(default=None, metadata={"help": "Keep these areas; default all."})
+    white_noise_sd: float = field(default=0.2, metadata={"help": "Noise added to every bin and channel."})
+    constant_offset_sd: float = field(default=0.05, metadata={"help": "Offset added to every channel of a trial."})
+    random_cut_max_bins: int = field(default=0, metadata={"help": "Cut up to this many bins off the start of a trial."})
+    channel_dropout: float = field(default=0.0, metadata={"help": "Share of channels silenced in a trial."})
+    noise_before_smoothing: bool = field(
+        default=False, metadata={"help": "Add noise before smoothing, as the GRU recipes do."}
+    )
+    lexicon: str | None = field(
+        default=None, metadata={"help": "word<TAB>phonemes file, or cmudict: decode words too."}
+    )
+    lm: str | None = field(default=None, metadata={"help": "Word n-gram language model, .arpa[.gz|.xz] or saved."})
+    beam_size: int = field(default=500, metadata={"help": "Hypotheses kept while decoding words."})
+    lm_weight: float = field(default=1.0, metadata={"help": "Weight of the language model."})
+    acoustic_scale: float = field(default=1.0, metadata={"help": "Weight of the phoneme log-probabilities."})
+    word_score: float = field(default=0.0, metadata={"help": "Added for every word."})
+
+    def __post_init__(self) -> None:
+        """Check what can be checked before any data is read."""
+        if self.model not in MODELS:
+            raise ValueError(f"--model {self.model!r} is unknown; choose one of {', '.join(MODELS)}")
+        if (self.trials is None) == (self.simulate is None):
+            raise ValueError("give either --trials (a folder) or --simulate (a preset), and not both")
+        if (self.lexicon is None) != (self.lm is None):
+            raise ValueError("decoding words needs both --lexicon and --lm")
+        if isinstance(self.model_config, str):
+            self.model_config = json.loads(self.model_config)
+
+
+def read_trials(arguments: ExperimentArguments) -> tuple[Any, Any]:
+    """Training and evaluation trials."""
+    if arguments.trials is not None:
+        return load_trials(arguments.trials, arguments.train_split), load_trials(arguments.trials, arguments.eval_split)
+    from bit_speech.simulation import SimulatedParticipant
+
+    participant = SimulatedParticipant(arguments.simulate, seed=arguments.simulation_seed)
+    names = {"validation": "val"}
+    columns = ("participant_id", "session_id", "block_index", "trial_index", "split", "features", "text", "phonemes")
+    channels = {"feature_kinds": participant.feature_kinds, "channel_areas": participant.channel_areas}
+    return tuple(
+        [
+            {**{name: getattr(trial, name) for name in columns}, **channels}
+            for trial in participant.trials(names.get(split, split))
+        ]
+        for split in (arguments.train_split, arguments.eval_split)
+    )
+
+
+def build(arguments: ExperimentArguments, trials: Any) -> tuple[BITProcessor, Any]:
+    """Processor and model for the participants and sessions of the training trials."""
+    extractor = BITFeatureExtractor(
+        normalization=arguments.normalization,
+        smoothing_sd_bins=arguments.smoothing_sd_bins,
+        feature_kinds=arguments.feature_kinds,
+        channel_areas=arguments.channel_areas,
+    )
+    first = {participant: i for i, participant in reversed(list(enumerate(column(trials, "participant_id"))))}
+    participants = {}
+    for participant, i in first.items():
+        row = trials[i]
+        participants[participant] = extractor.select(row["features"], row["feature_kinds"], row["channel_areas"]).shape[
+            1
+        ]
+    settings = dict(arguments.model_config or {})
+    by_session = arguments.model == "gru" or settings.get("read_in") == "session"
+    sessions = sorted(set(column(trials, "session_id"))) if by_session else []
+    config_class, model_class = MODELS[arguments.model]
+    model = model_class(config_class(participants=participants, sessions=sessions, **settings))
+    extractor = BITFeatureExtractor(**{**extractor.to_dict(), "participants": participants, "sessions": sessions})
+    return BITProcessor(extractor, PhonemeTokenizer()), model
+
+
+def column(trials: Any, name: str) -> list[Any]:
+    """One column of a dataset or of a list of rows."""
+    return [row[name] for row in trials] if isinstance(trials, list) else list(trials[name])
+
+
+def decode_words(arguments: ExperimentArguments, trainer: BITTrainer, trials: Any) -> dict[str, Any]:
+    """Word error rate of the evaluation trials."""
+    from bit_speech.decoding import BeamSearchDecoder, Lexicon, NGramLM
+    from bit_speech.evaluation import word_error_rate
+
+    lexicon = Lexicon.from_cmudict() if arguments.lexicon == "cmudict" else Lexicon.from_file(arguments.lexicon)
+    lm = NGramLM.from_arpa(arguments.lm) if ".arpa" in Path(arguments.lm).name else NGramLM.load(arguments.lm)
+    decoder = BeamSearchDecoder(
+        lexicon,
+        lm,
+        beam_size=arguments.beam_size,
+        lm_weight=arguments.lm_weight,
+        acoustic_scale=arguments.acoustic_scale,
+        word_score=arguments.word_score,
+    )
+    nbest = decoder.decode_batch(trainer.predict_log_probs(trials))
+    wer = word_error_rate(column(trials, "text"), [hypotheses[0].text if hypotheses else "" for hypotheses in nbest])
+    return {"word_error_rate": {"rate": wer.rate, "low": wer.low, "high": wer.high, "num_sentences": wer.num_sentences}}
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Run the experiment."""
+    parser = ExperimentParser(
+        [ExperimentArguments, BITTrainingArguments],
+        description=(__doc__ or "").split("\n\n")[0],
+        example="python examples/train_bit_ctc.py --config examples/configs/bit_simulated.yaml --learning_rate 1e-3",
+        highlights=COMMON_SETTINGS,
+    )
+    arguments, training = parser.parse(argv)
+    saved = Path(training.output_dir) / "config.yaml"
+    if saved.is_file():
+        before = load_config(saved)
+        changed = sorted(
+            key for key in before.keys() | parser.resolved.keys() if before.get(key) != parser.resolved.get(key)
+        )
+        if changed:
+            raise ValueError(
+                f"{training.output_dir} holds a run with other settings ({', '.join(changed)}); choose another output_dir"
+            )
+    set_seed(training.seed)
+    train_trials, eval_trials = read_trials(arguments)
+    processor, model = build(arguments, train_trials)
+    augmentation = Augmentation(
+        white_noise_sd=arguments.white_noise_sd,
+        constant_offset_sd=arguments.constant_offset_sd,
+        random_cut_max_bins=arguments.random_cut_max_bins,
+        channel_dropout=arguments.channel_dropout,
+        noise_before_smoothing=arguments.noise_before_smoothing,
+    )
+    trainer = BITTrainer(
+        model, training, train_trials, eval_trials, processing_class=processor, augmentation=augmentation
+    )
+    if trainer.is_world_process_zero() and not saved.is_file():
+        parser.save(saved)
+    checkpoint = newest_complete_checkpoint(training.output_dir)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    scores = {"final_evaluation": trainer.evaluate()}
+    if arguments.lexicon is not None:
+        scores |= decode_words(arguments, trainer, eval_trials)
+    trainer.save_model(str(Path(training.output_dir) / "model"))
+    trainer.save_run_record(**scores, experiment=parser.resolved)
+    if trainer.is_world_process_zero():
+        shown = {
+            key: value for key, value in scores["final_evaluation"].items() if key.startswith(("eval_per", "eval_loss"))
+        }
+        print(json.dumps(shown, indent=2))
+    trainer.end()
+    return scores
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"train_bit_ctc: {error}")

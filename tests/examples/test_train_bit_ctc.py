@@ -1,0 +1,107 @@
+"""The training script: one command from a configuration to scores, and the same command continues."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from bit_speech.arguments import ExperimentParser, load_config
+from bit_speech.training import BITTrainingArguments
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CONFIGS = sorted((EXAMPLES / "configs").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("train_bit_ctc", EXAMPLES / "train_bit_ctc.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["train_bit_ctc"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def small_preset(monkeypatch):
+    """The demonstration's participant with a handful of sentences."""
+    from dataclasses import replace
+
+    import bit_speech.simulation.intracortical as intracortical
+
+    small = replace(
+        intracortical.PRESETS["demo"],
+        train_sentences=12,
+        val_sentences=4,
+        test_sentences=2,
+        num_sessions=2,
+        num_electrodes=8,
+    )
+    monkeypatch.setattr(intracortical, "PRESETS", {"demo": small})
+
+
+SMALL = {
+    "bit": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16},
+    "gru": {"hidden_size": 8, "num_hidden_layers": 1},
+}
+
+
+def flags(kind, output_dir):
+    return [
+        f"--config={EXAMPLES / 'configs' / f'{kind}_simulated.yaml'}",
+        f"--output_dir={output_dir}",
+        f"--model_config={json.dumps(SMALL[kind])}",
+        *(
+            "--max_steps=2 --eval_steps=1 --save_steps=1 --warmup_steps=0 --per_device_train_batch_size=4 --use_cpu --disable_tqdm"
+        ).split(),
+        *("true",),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["bit", "gru"])
+def test_a_configuration_trains_scores_and_leaves_a_model_that_loads(script, small_preset, tmp_path, kind):
+    from bit_speech import BITForCTC, BITGRUForCTC, BITProcessor
+
+    script.main(flags(kind, tmp_path))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert 0 < metrics["final_evaluation"]["eval_per"] <= 2 and metrics["step"] == 2
+    assert metrics["experiment"]["simulate"] == "demo"
+    (BITForCTC if kind == "bit" else BITGRUForCTC).from_pretrained(tmp_path / "model")
+    assert list(BITProcessor.from_pretrained(tmp_path / "model").feature_extractor.participants) == ["sim"]
+
+
+def test_the_same_command_continues_and_other_settings_are_refused(script, small_preset, tmp_path):
+    first = script.main(flags("bit", tmp_path))
+    again = script.main(flags("bit", tmp_path))
+    assert again["final_evaluation"]["eval_per"] == first["final_evaluation"]["eval_per"]
+    with pytest.raises(ValueError, match="other settings \\(learning_rate\\)"):
+        script.main([*flags("bit", tmp_path), "--learning_rate=1e-4"])
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_is_read_and_says_its_command_and_its_result(script, config):
+    lines = config.read_text().splitlines()
+    assert lines[0].startswith(f"# python examples/train_bit_ctc.py --config examples/configs/{config.name}")
+    assert lines[-1].startswith("# result: ")
+    parser = ExperimentParser([script.ExperimentArguments, BITTrainingArguments])
+    trials = [] if "simulate" in load_config(config) else ["--trials=somewhere"]
+    arguments, training = parser.parse([f"--config={config}", "--use_cpu", *trials])
+    config_class, _ = script.MODELS[arguments.model]
+    config_class(participants={"p": 4}, sessions=["a"], **arguments.model_config)
+    assert isinstance(training.learning_rate, float) and training.seed == load_config(config)["seed"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--model=lstm", "--trials=x"], "bit, gru"),
+        (["--model=bit"], "either --trials"),
+        (["--trials=x", "--simulate=demo"], "not both"),
+        (["--trials=x", "--lexicon=cmudict"], "both --lexicon and --lm"),
+        (["--trials=no/such/folder"], "no/such/folder"),
+    ],
+)
+def test_a_command_that_cannot_work_is_refused_with_the_remedy(script, tmp_path, wrong, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        script.main([*wrong, f"--output_dir={tmp_path}", "--use_cpu"])
