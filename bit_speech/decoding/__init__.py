@@ -1,0 +1,18 @@
+"""Phoneme probabilities in, words out: greedy and beam-search decoding, lexicons, n-gram language models."""
+
+from .beam_search import BeamSearchDecoder, Hypothesis, Word
+from .build_lm import build_ngram_lm
+from .greedy import collapse, greedy_decode
+from .language_model import NGramLM
+from .lexicon import Lexicon
+
+__all__ = [
+    "BeamSearchDecoder",
+    "Hypothesis",
+    "Lexicon",
+    "NGramLM",
+    "Word",
+    "build_ngram_lm",
+    "collapse",
+    "greedy_decode",
+]

@@ -1,0 +1,292 @@
+"""Words from phoneme probabilities: CTC prefix beam search over a lexicon trie with an n-gram language model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from configuration_bit.phoneme_inventory_bit import MODEL_ORDER, class_permutation
+
+from .beam_kernels import SearchSettings, advance, fill_look_ahead, finish, start_beam
+from .greedy import check_log_probs
+from .language_model import NGramLM
+from .lexicon import Lexicon
+from .lm_kernels import LMArrays
+
+
+@dataclass(frozen=True)
+class Word:
+    """A decoded word.
+
+    Args:
+        text (`str`): the word.
+        start_frame (`int`): frame of its first phoneme.
+        end_frame (`int`): one past the last frame of its last phoneme.
+        confidence (`float`): share of the n-best probability whose hypotheses have this word at overlapping frames.
+    """
+
+    text: str
+    start_frame: int
+    end_frame: int
+    confidence: float = math.nan
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A decoded sentence. All scores are natural logarithms.
+
+    Args:
+        text (`str`): words separated by spaces.
+        score (`float`): `acoustic_score + lm_weight * lm_score + word_score * number of words`.
+        acoustic_score (`float`): CTC score of all alignments (or of the best, when merging by maximum), after the blank
+            penalty and the acoustic scale, with what missing SILs cost.
+        lm_score (`float`): unweighted language-model score with the end of the sentence.
+        words (`list[Word]`): the words with their times.
+        complete (`bool`): False when no hypothesis ended with a whole word, so that the word in progress was dropped.
+    """
+
+    text: str
+    score: float
+    acoustic_score: float
+    lm_score: float
+    words: list[Word] = field(default_factory=list)
+    complete: bool = True
+
+
+class BeamSearchDecoder:
+    """CTC prefix beam search over a lexicon with an n-gram language model.
+
+    Args:
+        lexicon (`Lexicon`): the words that can be decoded.
+        lm (`NGramLM`, optional): language model; all sentences are equally likely without one.
+        beam_size (`int`): how many hypotheses survive a frame.
+        lm_weight (`float`): factor on the language model's natural-log scores.
+        word_score (`float`): added to the score for every word.
+        acoustic_scale (`float`): factor on the log-probabilities. Below 1 for over-confident models.
+        blank_penalty (`float`): subtracted from the blank's log-probability, before scaling (natural log; the
+            benchmark's "blank penalty 90" is log 90 = 4.5).
+        beam_threshold (`float`): hypotheses this far below the best are dropped, natural-log units.
+        num_hypotheses (`int`): how many sentences to return at most.
+        missing_sil_score (`float`): added when a word is not followed by SIL; -inf forbids it.
+        unknown_word_score (`float`, optional): added to the `<unk>` score of lexicon words that the language model does not
+            know; None drops such words.
+        blank_skip_threshold (`float`): frames whose blank probability is at least this extend nothing. What is lost
+            then had a probability below one minus this value in that frame; 1.0 skips nothing but certain blanks.
+        merge (`str`): `"log_add"` sums alignments, `"max"` keeps the best one.
+        class_order (`str`): order of the 41 classes of the input: `"model"`, `"lm"` or `"tf24"`.
+
+    Raises:
+        ValueError: when a setting makes no sense; the message names it.
+
+    Note:
+        Labels have a SIL after every word, the last one too; SIL before the first word and repeated SIL cost nothing.
+        A score does not depend on threads or on what was decoded before.
+
+    Example:
+        >>> import numpy as np
+        >>> lexicon = Lexicon.from_words({"a": "AH", "be": "B IY"})
+        >>> decoder = BeamSearchDecoder(lexicon, None)
+        >>> path = [0, 7, 0, 18, 40, 0]  # blank B blank IY SIL blank
+        >>> log_probs = np.log(np.eye(41)[path] * 0.9 + 0.1 / 41)
+        >>> decoder.decode(log_probs)[0].text
+        'be'
+    """
+
+    def __init__(
+        self,
+        lexicon: Lexicon,
+        lm: NGramLM | None = None,
+        *,
+        beam_size: int = 500,
+        lm_weight: float = 1.0,
+        word_score: float = 0.0,
+        acoustic_scale: float = 1.0,
+        blank_penalty: float = 0.0,
+        beam_threshold: float = 25.0,
+        num_hypotheses: int = 10,
+        missing_sil_score: float = -2.0,
+        unknown_word_score: float | None = 0.0,
+        blank_skip_threshold: float = 0.9999,
+        merge: str = "log_add",
+        class_order: str = "model",
+    ) -> None:
+        for name, value, low in (("beam_size", beam_size, 1), ("num_hypotheses", num_hypotheses, 1)):
+            if int(value) != value or value < low:
+                raise ValueError(f"{name} is {value}; expected a whole number of at least {low}.")
+        for name, number in (("lm_weight", lm_weight), ("word_score", word_score), ("blank_penalty", blank_penalty)):
+            if not math.isfinite(number):
+                raise ValueError(f"{name} is {number}; expected a finite number.")
+        if lm_weight < 0:
+            raise ValueError(f"lm_weight is {lm_weight}; expected zero or more.")
+        if not acoustic_scale > 0 or not math.isfinite(acoustic_scale):
+            raise ValueError(f"acoustic_scale is {acoustic_scale}; expected a positive number.")
+        if not beam_threshold > 0:
+            raise ValueError(f"beam_threshold is {beam_threshold}; expected a positive number (inf keeps all).")
+        if math.isnan(missing_sil_score) or missing_sil_score > 0:
+            raise ValueError(f"missing_sil_score is {missing_sil_score}; expected zero or less (-inf forbids).")
+        if not 0 < blank_skip_threshold <= 1:
+            raise ValueError(f"blank_skip_threshold is {blank_skip_threshold}; expected a probability in (0, 1].")
+        if merge not in ("log_add", "max"):
+            raise ValueError(f"merge is {merge!r}; expected 'log_add' or 'max'.")
+        self.lexicon = lexicon
+        self.lm = lm
+        self.beam_size = int(beam_size)
+        self.lm_weight = float(lm_weight)
+        self.word_score = float(word_score)
+        self.acoustic_scale = float(acoustic_scale)
+        self.blank_penalty = float(blank_penalty)
+        self.beam_threshold = float(beam_threshold)
+        self.num_hypotheses = int(num_hypotheses)
+        self.missing_sil_score = float(missing_sil_score)
+        self.unknown_word_score = unknown_word_score
+        self.blank_skip_threshold = float(blank_skip_threshold)
+        self.merge = merge
+        self.class_order = class_order
+        self._permutation = np.array(class_permutation(class_order, "model"))
+        self._trie = lexicon.trie()
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Link the lexicon's words to the language model and fill the look-ahead."""
+        num_words = len(self.lexicon)
+        unigrams = np.zeros(num_words, dtype=np.float64)
+        self._word_ids = np.zeros(num_words, dtype=np.int32)
+        self._lm_arrays = _no_lm() if self.lm is None else self.lm.arrays
+        if self.lm is not None:
+            self._word_ids = np.array([self.lm.word_index(word) for word in self.lexicon.words], dtype=np.int32)
+            if self.unknown_word_score is None:
+                self._word_ids[self._word_ids == self.lm.unk] = -1
+                if (self._word_ids < 0).all():
+                    raise ValueError(
+                        f"None of the {num_words} words of the lexicon is in the language model (for example "
+                        f"{self.lexicon.words[0]!r}); check upper and lower case."
+                    )
+            unigrams = self._lm_arrays.probs[1 + np.maximum(self._word_ids, 0)].astype(np.float64)
+        scores = self.lm_weight * unigrams + self.word_score
+        scores[self._word_ids < 0] = -np.inf
+        self._look_ahead = np.empty(len(self._trie.label), dtype=np.float64)
+        fill_look_ahead(self._trie, scores, self._look_ahead)
+        self._settings = SearchSettings(
+            beam_size=self.beam_size,
+            beam_threshold=self.beam_threshold,
+            lm_weight=self.lm_weight,
+            word_score=self.word_score,
+            missing_sil_score=self.missing_sil_score,
+            blank_skip_log_prob=self.acoustic_scale * (math.log(self.blank_skip_threshold) - self.blank_penalty),
+            log_add=self.merge == "log_add",
+            start_state=0 if self.lm is None else self.lm.start_state,
+            eos=-1 if self.lm is None else self.lm.eos,
+            root_look_ahead=float(self._look_ahead[0]),
+        )
+
+    def decode(self, log_probs: npt.ArrayLike) -> list[Hypothesis]:
+        """Decode one utterance.
+
+        Args:
+            log_probs (`np.ndarray` of shape `(T, 41)`): natural-log probabilities in the decoder's class order.
+
+        Returns:
+            `list[Hypothesis]`: at most `num_hypotheses` distinct sentences, best first; never empty. The text may be.
+
+        Raises:
+            ValueError: when the shape is wrong, or a value is NaN, above zero, or a frame is impossible.
+        """
+        return self._decode_checked(self._check(log_probs, "log_probs"))
+
+    def decode_batch(self, log_probs: Sequence[npt.ArrayLike], num_threads: int = 1) -> list[list[Hypothesis]]:
+        """Decode several utterances, on several threads when asked. The result does not depend on the threads.
+
+        Args:
+            log_probs (list of `np.ndarray` of shape `(T, 41)`): one array per utterance.
+            num_threads (`int`): how many utterances to decode at a time.
+
+        Returns:
+            `list[list[Hypothesis]]`: as [`BeamSearchDecoder.decode`], in the order of the input.
+
+        Raises:
+            ValueError: as [`BeamSearchDecoder.decode`]; the message says which utterance.
+        """
+        if num_threads < 1:
+            raise ValueError(f"num_threads is {num_threads}; expected at least 1.")
+        checked = [self._check(one, f"log_probs[{index}]") for index, one in enumerate(log_probs)]
+        if num_threads == 1:
+            return [self._decode_checked(one) for one in checked]
+        with ThreadPoolExecutor(num_threads) as pool:
+            return list(pool.map(self._decode_checked, checked))
+
+    def _check(self, log_probs: npt.ArrayLike, name: str) -> np.ndarray:
+        array = check_log_probs(log_probs, len(MODEL_ORDER), name)[:, self._permutation]
+        array = np.ascontiguousarray(array, dtype=np.float32)
+        array[:, 0] -= np.float32(self.blank_penalty)
+        array *= np.float32(self.acoustic_scale)
+        return array
+
+    def _decode_checked(self, scores: np.ndarray) -> list[Hypothesis]:
+        beam, histories = start_beam(self._settings)
+        beam, histories = advance(
+            scores, self._trie, self._look_ahead, self._lm_arrays, self._word_ids, self._settings, beam, histories
+        )
+        histories, entries, acoustic, lm, total, records = finish(
+            self._trie, self._lm_arrays, self._word_ids, self._settings, beam, histories
+        )
+        complete = len(entries) > 0
+        if not complete:
+            best = int(np.argmax(np.logaddexp(beam.blank, beam.label) + beam.lm))
+            entry = int(beam.history[best])
+            acoustic = np.array([np.logaddexp(beam.blank[best], beam.label[best])])
+            lm, total = histories.lm[[entry]], acoustic + histories.score[[entry]]
+            records = beam.record[[best]]
+        order = np.argsort(-total, kind="stable")[: self.num_hypotheses]
+        sentences = [self._trace(histories.records, int(records[i])) for i in order]
+        weights = np.exp(total[order] - total[order[0]])
+        confidences = _confidences(sentences, weights / weights.sum())
+        result = []
+        for i, sentence, shares in zip(order, sentences, confidences, strict=True):
+            words = [Word(text, start, end, share) for (text, start, end), share in zip(sentence, shares, strict=True)]
+            text = " ".join(word.text for word in words)
+            result.append(Hypothesis(text, float(total[i]), float(acoustic[i]), float(lm[i]), words, complete))
+        return result
+
+    def _trace(self, records: np.ndarray, record: int) -> list[tuple[str, int, int]]:
+        words = []
+        while record >= 0:
+            previous, word, start, last = records[record].tolist()
+            words.append((self.lexicon.words[word], start, last + 1))
+            record = previous
+        words.reverse()
+        return words
+
+
+def _confidences(sentences: list[list[tuple[str, int, int]]], posterior: np.ndarray) -> list[list[float]]:
+    """Share of the posterior in which each word appears at overlapping frames."""
+    where: dict[str, list[tuple[int, int, int]]] = {}
+    for index, sentence in enumerate(sentences):
+        for text, start, end in sentence:
+            where.setdefault(text, []).append((index, start, end))
+    result = []
+    for sentence in sentences:
+        shares = []
+        for text, start, end in sentence:
+            agreeing = {index for index, low, high in where[text] if low < end and start < high}
+            shares.append(min(1.0, float(sum(posterior[index] for index in agreeing))))
+        result.append(shares)
+    return result
+
+
+def _no_lm() -> LMArrays:
+    arrays = LMArrays(
+        words=np.zeros(1, dtype=np.int32),
+        probs=np.zeros(1, dtype=np.float32),
+        next_state=np.zeros(1, dtype=np.int32),
+        backoffs=np.zeros(1, dtype=np.float32),
+        suffix=np.zeros(1, dtype=np.int32),
+        first_child=np.ones(2, dtype=np.int64),
+    )
+    for array in arrays:
+        array.flags.writeable = False
+    return arrays
