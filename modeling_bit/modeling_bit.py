@@ -18,6 +18,7 @@ from configuration_bit.configuration_bit import BITConfig
 from configuration_bit.remote_code_bit import RemoteCodeMixin
 
 from .layers_bit import (
+    Dropout,
     SessionLinear,
     count_frames,
     ctc_loss,
@@ -26,6 +27,9 @@ from .layers_bit import (
     per_participant,
     prepare_frames,
     values_are_cheap,
+)
+from .layers_bit import (
+    dropout as drop,
 )
 from .masking_bit import sample_span_mask
 
@@ -171,12 +175,11 @@ def eager_attention_forward(
     Returns:
         `tuple[torch.Tensor, torch.Tensor]`: output `(B, P, heads, head_dim)` and probabilities `(B, heads, P, P)`.
     """
-    scores = query @ key.transpose(2, 3) * scaling
+    scores = (query * scaling) @ key.transpose(2, 3)
     if attention_mask is not None:
         scores = scores.masked_fill(~attention_mask, float("-inf"))
     probabilities = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    dropped = nn.functional.dropout(probabilities, p=dropout, training=module.training)
-    return (dropped @ value).transpose(1, 2).contiguous(), probabilities
+    return (drop(probabilities, dropout, module.training) @ value).transpose(1, 2).contiguous(), probabilities
 
 
 class BITAttention(nn.Module):
@@ -195,7 +198,7 @@ class BITAttention(nn.Module):
         self.is_causal = config.causal
         self.dropout = config.attention_dropout
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)  # one product is faster than three
-        self.out_dropout = nn.Dropout(config.hidden_dropout)
+        self.out_dropout = Dropout(config.hidden_dropout)
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], mask: Any) -> torch.Tensor:
@@ -216,13 +219,16 @@ class BITAttention(nn.Module):
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
+        drop_now = self.dropout if self.training else 0.0
+        if drop_now and self.config._attn_implementation == "sdpa" and values_are_cheap(hidden):
+            attend = eager_attention_forward  # with dropout torch has no fused kernel on the CPU, and ours drops faster
         output, _ = attend(
             self,
             query,
             key,
             value,
             mask,
-            dropout=self.dropout if self.training else 0.0,
+            dropout=drop_now,
             scaling=self.scaling,
             is_causal=self.is_causal,
         )
@@ -241,7 +247,7 @@ class BITMLP(nn.Module):
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
         self.activation = ACT2FN[config.hidden_act]
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Transform each patch by itself.
@@ -369,7 +375,7 @@ class BITModel(BITPreTrainedModel):
         )
         # Without masking the token takes no part in the loss, so it is not trained either.
         self.mask_token = nn.Parameter(torch.randn(config.hidden_size), requires_grad=config.mask_ratio > 0)
-        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self.embedding_dropout = Dropout(config.embedding_dropout)
         self.rotary = BITRotaryEmbedding(
             config.hidden_size // config.num_attention_heads, config.rope_theta, config.patch_stride
         )
@@ -412,11 +418,11 @@ class BITModel(BITPreTrainedModel):
         name = find_participant(config.participants, participant_index, input_features)
         lengths, frame_mask = prepare_frames(input_features, attention_mask, config.patch_size, config.patch_stride)
         features = input_features.to(self.norm.weight.dtype)
+        if attention_mask is not None:
+            features = features.masked_fill(~attention_mask.bool()[..., None], 0.0)  # whatever it holds, NaN too
         if config.read_in == "session":
             features = self.session_layers(features, session_index)
         patches = extract_patches(features, config.patch_size, config.patch_stride)
-        if attention_mask is not None:
-            patches = patches.masked_fill(~frame_mask[..., None], 0.0)  # whatever the padding holds, NaN too
         hidden = self.read_in[name](patches)  # (B, P, D)
 
         if time_mask is None and self.training and config.mask_ratio > 0:
@@ -461,7 +467,7 @@ class BITModel(BITPreTrainedModel):
         if window is None and not causal:
             # A trial without one real frame sees its padding, so that no row is empty (its output means nothing).
             return (frame_mask | ~frame_mask.any(dim=1, keepdim=True))[:, None, None] if padded else None
-        if window is None and implementation == "sdpa":
+        if window is None and implementation == "sdpa" and not (self.training and values_are_cheap(frame_mask)):
             return None  # causal: padding comes after every real frame, so causality already hides it
         position = torch.arange(frames, device=device)
         visible = _is_visible(position[:, None], position[None], causal, window)

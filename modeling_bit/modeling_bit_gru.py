@@ -16,7 +16,15 @@ from transformers.modeling_utils import PreTrainedModel
 from configuration_bit.configuration_bit_gru import BITGRUConfig
 from configuration_bit.remote_code_bit import RemoteCodeMixin
 
-from .layers_bit import SessionLinear, count_frames, ctc_loss, extract_patches, find_participant, prepare_frames
+from .layers_bit import (
+    Dropout,
+    SessionLinear,
+    count_frames,
+    ctc_loss,
+    extract_patches,
+    find_participant,
+    prepare_frames,
+)
 from .modeling_bit import BITCTCOutput, BITModelOutput
 
 
@@ -79,7 +87,7 @@ class BITGRUModel(BITGRUPreTrainedModel):
         super().__init__(config)
         (channels,) = config.participants.values()
         self.day_layers = SessionLinear(config.sessions, channels)
-        self.input_dropout = nn.Dropout(config.input_dropout)
+        self.input_dropout = Dropout(config.input_dropout)
         self.gru = nn.GRU(
             input_size=config.patch_size * channels,
             hidden_size=config.hidden_size,
@@ -119,10 +127,10 @@ class BITGRUModel(BITGRUPreTrainedModel):
         find_participant(config.participants, participant_index, input_features)
         lengths, frame_mask = prepare_frames(input_features, attention_mask, config.patch_size, config.patch_stride)
         features = input_features.to(self.initial_state.dtype)
+        if attention_mask is not None:
+            features = features.masked_fill(~attention_mask.bool()[..., None], 0.0)  # whatever it holds, NaN too
         features = nn.functional.softsign(self.day_layers(features, session_index))
         patches = extract_patches(self.input_dropout(features), config.patch_size, config.patch_stride)
-        if attention_mask is not None:
-            patches = patches.masked_fill(~frame_mask[..., None], 0.0)  # whatever the padding holds, NaN too
 
         layers = config.num_hidden_layers * (2 if config.bidirectional else 1)
         state = self.initial_state.expand(layers, patches.shape[0], -1).contiguous()
