@@ -31,7 +31,7 @@ HELP_ALL = "--help_all"
 
 
 class _ConfigLoader(yaml.SafeLoader):
-    """YAML with the scalars of YAML 1.2 (core schema): what looks like a number is one, and only true/false are booleans."""
+    """YAML with the scalars of YAML 1.2: what looks like a number is one, and only true and false are booleans."""
 
 
 _ConfigLoader.yaml_implicit_resolvers = {}
@@ -69,7 +69,7 @@ _ConfigLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _c
 
 
 def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a YAML configuration file.
+    r"""Read a YAML configuration file.
 
     Args:
         path (`str`): a file whose top level is a mapping of setting names to values.
@@ -85,7 +85,7 @@ def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         >>> import tempfile, pathlib
         >>> folder = tempfile.TemporaryDirectory()
         >>> file = pathlib.Path(folder.name) / "run.yaml"
-        >>> _ = file.write_text("learning_rate: 1e-4\\nsave_strategy: no\\n")
+        >>> _ = file.write_text("learning_rate: 1e-4\nsave_strategy: no\n")
         >>> load_config(file)
         {'learning_rate': 0.0001, 'save_strategy': 'no'}
         >>> folder.cleanup()
@@ -95,7 +95,7 @@ def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise FileNotFoundError(f"there is no configuration file {path}; the examples are in examples/configs")
     try:
         # `_ConfigLoader` is a SafeLoader: it builds plain values only.
-        settings = yaml.load(path.read_text(encoding="utf-8"), Loader=_ConfigLoader)  # noqa: S506
+        settings = yaml.load(path.read_text(encoding="utf-8"), Loader=_ConfigLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     except ValueError as error:
@@ -114,8 +114,8 @@ class ExperimentParser(HfArgumentParser):
         dataclass_types (sequence of dataclasses): their fields are the settings; names must not repeat.
         description (`str`): what the experiment does, shown on top of `--help`.
         example (`str`, *optional*): a command to copy, shown below the flags.
-        highlights (sequence of `str`, *optional*): settings that `--help` explains; the others appear with `--help_all`. The
-            fields of a class that sets `_show_all_settings = True` are always explained.
+        highlights (sequence of `str`, *optional*): settings that `--help` explains; the others appear with
+            `--help_all`. The fields of a class that sets `_show_all_settings = True` are always explained.
 
     Example:
         >>> @dataclasses.dataclass
@@ -360,5 +360,5 @@ def dump_config(settings: dict[str, Any]) -> str:
         name: '1e-4'
     """
     return yaml.dump(
-        _plain(settings), Dumper=_ConfigDumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
+        _plain(settings), Dumper=_ConfigDumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=120
     )

@@ -3,18 +3,20 @@
     python examples/train_bit_ctc.py --config examples/configs/bit_simulated.yaml
     torchrun --nproc-per-node 2 examples/train_bit_ctc.py --config examples/configs/bit_t15.yaml
 
-The same command continues a run that was stopped, from its newest complete checkpoint; other settings need another output_dir.
+The same command continues a run that was stopped, from its newest complete checkpoint; other settings need another
+output_dir.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
+from transformers.hf_argparser import HfArg
 
 from bit_speech import (
     BITConfig,
@@ -31,6 +33,8 @@ from bit_speech.arguments import ExperimentParser, load_config
 from bit_speech.data import Augmentation, load_trials
 from bit_speech.training import COMMON_SETTINGS, newest_complete_checkpoint
 
+AUGMENTATION = [item.name for item in fields(Augmentation) if not item.name.startswith("time_mask")]
+DECODING = ("beam_size", "lm_weight", "acoustic_scale", "word_score")
 MODELS = {"bit": (BITConfig, BITForCTC), "gru": (BITGRUConfig, BITGRUForCTC)}
 
 
@@ -40,40 +44,28 @@ class ExperimentArguments:
 
     _show_all_settings = True
 
-    model: str = field(default="bit", metadata={"help": "bit (the paper's encoder) or gru (the benchmark's baseline)."})
-    model_config: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "Fields of the model's configuration, for example '{\"hidden_size\": 128}'."}
-    )
-    trials: str | None = field(default=None, metadata={"help": "Folder of trials, from `bit-speech convert`."})
-    simulate: str | None = field(
-        default=None, metadata={"help": "Simulate this preset instead: demo, t12-like, t15-like."}
-    )
-    simulation_seed: int = field(default=0, metadata={"help": "Another seed is another simulated participant."})
-    train_split: str = field(default="train", metadata={"help": "Split to train on."})
-    eval_split: str = field(default="validation", metadata={"help": "Split that chooses the checkpoint and is scored."})
-    normalization: str = field(default="block", metadata={"help": "z-score per block, per session, or none."})
-    smoothing_sd_bins: float = field(
-        default=2.0, metadata={"help": "Gaussian smoothing in bins of 20 ms; 0 turns it off."}
-    )
-    feature_kinds: list[str] | None = field(
-        default=None, metadata={"help": "Keep these kinds of channels; default all."}
-    )
-    channel_areas: list[str] | None = field(default=None, metadata={"help": "Keep these areas; default all."})
-    white_noise_sd: float = field(default=0.2, metadata={"help": "Noise added to every bin and channel."})
-    constant_offset_sd: float = field(default=0.05, metadata={"help": "Offset added to every channel of a trial."})
-    random_cut_max_bins: int = field(default=0, metadata={"help": "Cut up to this many bins off the start of a trial."})
-    channel_dropout: float = field(default=0.0, metadata={"help": "Share of channels silenced in a trial."})
-    noise_before_smoothing: bool = field(
-        default=False, metadata={"help": "Add noise before smoothing, as the GRU recipes do."}
-    )
-    lexicon: str | None = field(
-        default=None, metadata={"help": "word<TAB>phonemes file, or cmudict: decode words too."}
-    )
-    lm: str | None = field(default=None, metadata={"help": "Word n-gram language model, .arpa[.gz|.xz] or saved."})
-    beam_size: int = field(default=500, metadata={"help": "Hypotheses kept while decoding words."})
-    lm_weight: float = field(default=1.0, metadata={"help": "Weight of the language model."})
-    acoustic_scale: float = field(default=1.0, metadata={"help": "Weight of the phoneme log-probabilities."})
-    word_score: float = field(default=0.0, metadata={"help": "Added for every word."})
+    model: str = HfArg(default="bit", help="bit (the paper's encoder) or gru (the benchmark's baseline).")
+    model_config: dict[str, Any] | str | None = HfArg(default=None, help="Fields of the model's configuration (JSON).")
+    trials: str | None = HfArg(default=None, help="Folder of trials, from `bit-speech convert`.")
+    simulate: str | None = HfArg(default=None, help="Simulate this preset instead: demo, t12-like, t15-like.")
+    simulation_seed: int = HfArg(default=0, help="Another seed is another simulated participant.")
+    train_split: str = HfArg(default="train", help="Split to train on.")
+    eval_split: str = HfArg(default="validation", help="Split that chooses the checkpoint and is scored.")
+    normalization: str = HfArg(default="block", help="z-score per block, per session, or none.")
+    smoothing_sd_bins: float = HfArg(default=2.0, help="Gaussian smoothing in bins of 20 ms; 0 turns it off.")
+    feature_kinds: list[str] | None = HfArg(default=None, help="Keep these kinds of channels; default all.")
+    channel_areas: list[str] | None = HfArg(default=None, help="Keep these areas; default all.")
+    white_noise_sd: float = HfArg(default=0.2, help="Noise added to every bin and channel.")
+    constant_offset_sd: float = HfArg(default=0.05, help="Offset added to every channel of a trial.")
+    random_cut_max_bins: int = HfArg(default=0, help="Cut up to this many bins off the start of a trial.")
+    channel_dropout: float = HfArg(default=0.0, help="Share of channels silenced in a trial.")
+    noise_before_smoothing: bool = HfArg(default=False, help="Add noise before smoothing, as the GRU recipes do.")
+    lexicon: str | None = HfArg(default=None, help="word<TAB>phonemes file, or cmudict: decode words too.")
+    lm: str | None = HfArg(default=None, help="Word n-gram language model, .arpa[.gz|.xz] or saved.")
+    beam_size: int = HfArg(default=500, help="Hypotheses kept while decoding words.")
+    lm_weight: float = HfArg(default=1.0, help="Weight of the language model.")
+    acoustic_scale: float = HfArg(default=1.0, help="Weight of the phoneme log-probabilities.")
+    word_score: float = HfArg(default=0.0, help="Added for every word.")
 
     def __post_init__(self) -> None:
         """Check what can be checked before any data is read."""
@@ -142,14 +134,7 @@ def decode_words(arguments: ExperimentArguments, trainer: BITTrainer, trials: An
 
     lexicon = Lexicon.from_cmudict() if arguments.lexicon == "cmudict" else Lexicon.from_file(arguments.lexicon)
     lm = NGramLM.from_arpa(arguments.lm) if ".arpa" in Path(arguments.lm).name else NGramLM.load(arguments.lm)
-    decoder = BeamSearchDecoder(
-        lexicon,
-        lm,
-        beam_size=arguments.beam_size,
-        lm_weight=arguments.lm_weight,
-        acoustic_scale=arguments.acoustic_scale,
-        word_score=arguments.word_score,
-    )
+    decoder = BeamSearchDecoder(lexicon, lm, **{name: getattr(arguments, name) for name in DECODING})
     nbest = decoder.decode_batch(trainer.predict_log_probs(trials))
     wer = word_error_rate(column(trials, "text"), [hypotheses[0].text if hypotheses else "" for hypotheses in nbest])
     return {"word_error_rate": {"rate": wer.rate, "low": wer.low, "high": wer.high, "num_sentences": wer.num_sentences}}
@@ -172,18 +157,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         )
         if changed:
             raise ValueError(
-                f"{training.output_dir} holds a run with other settings ({', '.join(changed)}); choose another output_dir"
+                f"{training.output_dir} holds a run with other {', '.join(changed)}; choose another output_dir"
             )
     set_seed(training.seed)
     train_trials, eval_trials = read_trials(arguments)
     processor, model = build(arguments, train_trials)
-    augmentation = Augmentation(
-        white_noise_sd=arguments.white_noise_sd,
-        constant_offset_sd=arguments.constant_offset_sd,
-        random_cut_max_bins=arguments.random_cut_max_bins,
-        channel_dropout=arguments.channel_dropout,
-        noise_before_smoothing=arguments.noise_before_smoothing,
-    )
+    augmentation = Augmentation(**{name: getattr(arguments, name) for name in AUGMENTATION})
     trainer = BITTrainer(
         model, training, train_trials, eval_trials, processing_class=processor, augmentation=augmentation
     )

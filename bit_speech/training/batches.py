@@ -16,9 +16,9 @@ TrialKey = tuple[int, int]
 class EpochBatchSampler(Sampler[list[TrialKey]]):
     """Batches of `(epoch, trial)` keys for one of several processes.
 
-    Global batches come from one [`SessionBatchSampler`] per participant (a batch holds one participant, because participants differ
-    in channels) and are dealt out to the processes trial by trial, so that two processes with 16 trials each see the same
-    batches as one process with 32.
+    Global batches come from one [`SessionBatchSampler`] per participant (a batch holds one participant, because
+    participants differ in channels) and are dealt out to the processes trial by trial, so that two processes with 16
+    trials each see the same batches as one process with 32.
 
     Args:
         participant_ids (sequence of `str`): participant of every trial.
@@ -32,8 +32,8 @@ class EpochBatchSampler(Sampler[list[TrialKey]]):
         process_index (`int`): which of them this is.
 
     Note:
-        A last batch with fewer trials than processes repeats some of its trials, because every process must take part in every
-        step.
+        A last batch with fewer trials than processes repeats some of its trials, because every process must take part
+        in every step.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class EpochBatchSampler(Sampler[list[TrialKey]]):
         for participant in sorted(set(participant_ids)):
             members = np.flatnonzero(participants == participant)
             sampler = SessionBatchSampler(
-                [int(lengths[i]) for i in members],
-                [session_ids[i] for i in members],
+                [int(lengths[int(i)]) for i in members],
+                [session_ids[int(i)] for i in members],
                 batch_size * num_processes,
                 sessions_per_batch=sessions_per_batch,
                 seed=seed,
@@ -96,7 +96,8 @@ class LengthSortedBatchSampler(Sampler[list[TrialKey]]):
     """Batches for evaluation: trials of like length together, every trial exactly once over all processes.
 
     Args:
-        groups (sequence): trials may share a batch only when their group is equal, for example (participant, has labels).
+        groups (sequence): trials may share a batch only when their group is equal, for example (participant, has
+        labels).
         lengths (sequence of `int`): bins of every trial.
         batch_size (`int`): trials per batch.
         num_processes (`int`): how many processes share the batches.

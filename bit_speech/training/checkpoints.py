@@ -1,8 +1,8 @@
 """Checkpoints that are whole or do not count: a run can be killed at any moment, in the middle of saving too.
 
 transformers writes a checkpoint file by file into its final folder, so a folder that exists may be half written. Here a
-checkpoint counts only when its seal is there: a small file, written last, that lists every file with its size. Older checkpoints
-are deleted only after the newer one is sealed, so there is always a whole one to come back to.
+checkpoint counts only when its seal is there: a small file, written last, that lists every file with its size. Older
+checkpoints are deleted only after the newer one is sealed, so there is always a whole one to come back to.
 """
 
 from __future__ import annotations

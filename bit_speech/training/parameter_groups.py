@@ -43,8 +43,8 @@ def parameter_groups(
     Args:
         model (`nn.Module`): the model.
         learning_rate (`float`): peak rate of everything that has none of its own.
-        weight_decay (`float`): of matrices. Biases, norms, mask token, initial states and the layers of single days have none: a
-            day's map starts at the identity, and decay would pull it to zero.
+        weight_decay (`float`): of matrices. Biases, norms, mask token, initial states and the layers of single days
+            have none: a day's map starts at the identity, and decay would pull it to zero.
         read_in_learning_rate (`float`, *optional*): peak rate of the read-in.
         head_learning_rate (`float`, *optional*): peak rate of the head.
 

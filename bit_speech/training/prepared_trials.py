@@ -1,7 +1,8 @@
 """Trials ready for the encoder: selected, z-scored, smoothed and labelled once, augmented anew in every epoch.
 
-Everything that does not change from epoch to epoch is computed once and kept in memory while it fits; only augmentation and
-padding are left for the training step. Randomness is a function of (seed, epoch, trial), never of the order of calls.
+Everything that does not change from epoch to epoch is computed once and kept in memory while it fits; only augmentation
+and padding are left for the training step. Randomness is a function of (seed, epoch, trial), never of the order of
+calls.
 """
 
 from __future__ import annotations
@@ -68,23 +69,24 @@ class PreparedTrials(Dataset):
     """The trials of one dataset as the encoder reads them.
 
     Args:
-        dataset (sequence of trial rows): `datasets.Dataset`, list of dicts or any indexable dataset with the `Trial` columns.
+        dataset (sequence of trial rows): `datasets.Dataset`, list of dicts or any indexable dataset with the `Trial`
+        columns.
         processor ([`BITProcessor`]): selects, z-scores, smooths and tokenises.
         name (`str`): what messages call the dataset.
         augmentation ([`~bit_speech.data.Augmentation`], *optional*): applied anew in every epoch; None for evaluation.
         seed (`int`): seed of the augmentation.
         cache_gigabytes (`float`): keep the prepared features in memory if they fit into this.
         needs_labels (`bool`): refuse trials that have neither `phonemes` nor `text`.
-        fit_sessions (`bool`): with per-session normalisation, fit the statistics that the processor lacks on these trials. For
-            training trials only.
+        fit_sessions (`bool`): with per-session normalisation, fit the statistics that the processor lacks on these
+            trials. For training trials only.
 
     Raises:
-        ValueError: when the dataset is empty, or a trial lacks a column or its labels, or names a participant or session that the
-            processor does not know.
+        ValueError: when the dataset is empty, or a trial lacks a column or its labels, or names a participant or
+            session that the processor does not know.
 
     Note:
-        Block statistics come from all trials of a block that are in this dataset, as in the benchmarks' own preparation: the
-        features of an evaluation block are known when it is over, its labels are not used.
+        Block statistics come from all trials of a block that are in this dataset, as in the benchmarks' own
+        preparation: the features of an evaluation block are known when it is over, its labels are not used.
     """
 
     def __init__(
@@ -100,7 +102,8 @@ class PreparedTrials(Dataset):
     ):
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
             raise ValueError(
-                f"the {name} is a {type(dataset).__name__}, whose trials cannot be counted; give a datasets.Dataset or a list"
+                f"the {name} is a {type(dataset).__name__}, whose trials cannot be counted; give a datasets.Dataset "
+                "or a list"
             )
         if len(dataset) == 0:
             raise ValueError(f"the {name} has no trials; check the folder and the split")
@@ -173,7 +176,8 @@ class PreparedTrials(Dataset):
         if features is None:
             features = self._prepare(index, smooth=not late)
             if self.cached:
-                # Read-only, so that an augmentation that writes in place fails at once instead of adding up over epochs.
+                # Read-only, so that an augmentation that writes in place fails at once instead of adding up over
+                # epochs.
                 features.flags.writeable = False
                 self._cache[index] = features
         if augmentation is not None:
@@ -195,8 +199,9 @@ class PreparedTrials(Dataset):
             items (sequence of `dict`): what indexing this dataset returned.
 
         Returns:
-            `dict[str, torch.Tensor]`: `input_features`, `attention_mask`, `participant_index`, `session_index` when the processor
-            has sessions, `labels` when every trial has them, and `trial_index` (B,): positions in this dataset.
+            `dict[str, torch.Tensor]`: `input_features`, `attention_mask`, `participant_index`, `session_index` when the
+            processor has sessions, `labels` when every trial has them, and `trial_index` (B,): positions in this
+            dataset.
         """
         indices = [item["index"] for item in items]
         batch = dict(self.extractor.pad([item["features"] for item in items], return_tensors="pt"))
@@ -221,7 +226,8 @@ class PreparedTrials(Dataset):
         """Hash of what the run is trained or scored on.
 
         Returns:
-            `str`: BLAKE2b of every trial's identity, length and labels, and of the raw features of up to 64 evenly spaced trials.
+            `str`: BLAKE2b of every trial's identity, length and labels, and of the raw features of up to 64 evenly
+                spaced trials.
         """
         digest = hashlib.blake2b(digest_size=16)
         for row, length, labels in zip(self.metadata, self.lengths, self.labels):
@@ -259,15 +265,15 @@ class PreparedTrials(Dataset):
         unknown = sorted({str(row["participant_id"]) for row in self.metadata} - set(known))
         if unknown:
             raise ValueError(
-                f"the {self.name} has trials of {_some(unknown)}, but the processor knows the participants {list(known)}; build the "
-                "processor and the model for the participants of the trials"
+                f"the {self.name} has trials of {_some(unknown)}, but the processor knows the participants "
+                f"{list(known)}; build the processor and the model for the participants of the trials"
             )
         self._session_positions = {session: i for i, session in enumerate(self.extractor.sessions)}
         unknown = sorted(set(self.session_ids) - set(self._session_positions)) if self._session_positions else []
         if unknown:
             raise ValueError(
-                f"the {self.name} has {len(unknown)} sessions that the processor does not know: {_some(unknown)}; it knows "
-                f"{_some(self.extractor.sessions)}. Add them to `sessions` of processor and model before training"
+                f"the {self.name} has {len(unknown)} sessions that the processor does not know: {_some(unknown)}; it "
+                f"knows {_some(self.extractor.sessions)}. Add them to `sessions` of processor and model before training"
             )
 
     def _tokenise(self) -> list[list[int] | None]:
@@ -298,8 +304,8 @@ class PreparedTrials(Dataset):
         missing = [name_trial(row) for row, label in zip(self.metadata, self.labels) if not label]
         if missing:
             raise ValueError(
-                f"{len(missing)} of {len(self)} trials of the {self.name} have neither phonemes nor text: {_some(missing)}; "
-                "use a split with labels, or leave these trials out"
+                f"{len(missing)} of {len(self)} trials of the {self.name} have neither phonemes nor text: "
+                f"{_some(missing)}; use a split with labels, or leave these trials out"
             )
 
     def _compute_statistics(self, fit_sessions: bool) -> list[tuple[np.ndarray, np.ndarray] | None]:
@@ -314,8 +320,8 @@ class PreparedTrials(Dataset):
                     self.extractor.fit_session_statistics({session: [self.selected(i) for i in members]})
             elif missing:
                 raise ValueError(
-                    f"the processor normalises per session but has no statistics of {_some(missing)}; they are fitted on training "
-                    "trials: train on these sessions, or call fit_session_statistics"
+                    f"the processor normalises per session but has no statistics of {_some(missing)}; they are fitted "
+                    "on training trials: train on these sessions, or call fit_session_statistics"
                 )
             fitted = {
                 session: (np.asarray(entry["mean"]), np.asarray(entry["std"]))
@@ -351,8 +357,8 @@ class PreparedTrials(Dataset):
         expected = self.extractor.participants[self.metadata[index]["participant_id"]]
         if features.ndim != 2 or features.shape[1] != expected:
             raise ValueError(
-                f"{name_trial(self.metadata[index])} of the {self.name} has features of shape {features.shape}; the processor "
-                f"expects (bins, {expected})"
+                f"{name_trial(self.metadata[index])} of the {self.name} has features of shape {features.shape}; the "
+                f"processor expects (bins, {expected})"
             )
         return features
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import resource
 import subprocess
 import sys
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from bit_speech.import_utils import installed_versions
+
+if TYPE_CHECKING:
+    from bit_speech.training.trainer import BITTrainer
 
 
 def git_commit() -> str | None:
@@ -75,3 +81,75 @@ def peak_memory_gb() -> dict[str, float]:
     if torch.cuda.is_available():
         found["accelerator"] = round(torch.cuda.max_memory_allocated() / 1e9, 3)
     return found
+
+
+def finite(value: Any) -> Any:
+    """Bring a value into the form that JSON can hold.
+
+    Args:
+        value: numbers, text, tensors of one number, and lists and dicts of them.
+
+    Returns:
+        The same with plain Python types; what is not finite, or no value at all, becomes text.
+
+    Example:
+        >>> finite({"loss": float("inf"), "step": np.int64(3)})
+        {'loss': 'inf', 'step': 3}
+    """
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if isinstance(value, (np.generic, torch.Tensor)):
+        return finite(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return str(value)
+
+
+def describe_run(trainer: BITTrainer) -> dict[str, Any]:
+    """Describe a run so that it can be repeated and compared.
+
+    Args:
+        trainer ([`BITTrainer`]): before, during or after training.
+
+    Returns:
+        `dict`: plain values; see [`BITTrainer.run_record`].
+    """
+    args, state, trials = trainer.args, trainer.state, trainer.train_dataset
+    evaluations = [log for log in state.log_history if any(key.startswith("eval") and "per" in key for key in log)]
+    extractor = trainer.processing_class.feature_extractor
+    return finite(
+        {
+            "step": state.global_step,
+            "epoch": state.epoch,
+            "best": {
+                "metric": args.metric_for_best_model,
+                "value": state.best_metric,
+                "step": state.best_global_step,
+                "checkpoint": state.best_model_checkpoint,
+            },
+            "last_evaluation": evaluations[-1] if evaluations else None,
+            "training_seconds": round(trainer.training_seconds, 3),
+            "training_bins": trainer.training_bins,
+            "training_trials": len(trials) if trials is not None else 0,
+            "skipped_trials": trainer.skipped_trials,
+            "peak_memory_gb": peak_memory_gb(),
+            "seeds": {"seed": args.seed, "data_seed": args.data_seed},
+            "git_commit": git_commit(),
+            "data_hash": {
+                "train": trials.content_hash() if trials is not None else None,
+                **{name: prepared.content_hash() for name, prepared in trainer.evaluation_sets().items()},
+            },
+            "hardware": {**hardware(), "processes": args.world_size},
+            "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+            "augmentation": asdict(trainer.augmentation) if is_dataclass(trainer.augmentation) else None,
+            "arguments": {key: value for key, value in args.to_dict().items() if not key.endswith("_token")},
+            "model_config": trainer.model.config.to_diff_dict(),
+            "feature_extractor": {
+                key: value for key, value in extractor.to_dict().items() if key != "session_statistics"
+            },
+        }
+    )

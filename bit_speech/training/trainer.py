@@ -1,4 +1,4 @@
-"""`BITTrainer`: transformers' `Trainer` on neural trials, with phoneme error rates and runs that survive being killed."""
+"""`BITTrainer`: transformers' `Trainer` on neural trials, with phoneme error rates and runs that survive a kill."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ import copy
 import json
 import logging
 import math
-import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, is_dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from rapidfuzz.distance import Levenshtein
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 from transformers.trainer import rotate_checkpoints
-from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy, speed_metrics
+from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy
 
 from bit_speech.files import write_json
 from bit_speech.training.batches import EpochBatchSampler, LengthSortedBatchSampler, TrialLoader
@@ -32,7 +29,8 @@ from bit_speech.training.checkpoints import (
 )
 from bit_speech.training.parameter_groups import parameter_groups
 from bit_speech.training.prepared_trials import PreparedTrials, name_trial, required_frames
-from bit_speech.training.run_record import git_commit, hardware, peak_memory_gb
+from bit_speech.training.run_record import describe_run, finite
+from bit_speech.training.scoring import collapse_ctc, phoneme_scores
 from bit_speech.training.training_arguments import BITTrainingArguments
 
 if TYPE_CHECKING:
@@ -49,35 +47,15 @@ _PROGRESS_NAME = "progress_{}.json"
 _LISTED = 10
 
 
-def collapse_ctc(classes: Sequence[int] | np.ndarray, blank: int = 0) -> list[int]:
-    """Read a CTC output: merge repeats, then drop blanks.
-
-    Args:
-        classes (sequence of `int` of shape `(P,)`): best class of every real frame.
-        blank (`int`): class of the blank.
-
-    Returns:
-        `list[int]`: labels; `A blank A` is two A's, `A A` is one.
-
-    Example:
-        >>> collapse_ctc([0, 5, 5, 0, 5, 7])
-        [5, 5, 7]
-    """
-    values = np.asarray(classes)
-    if values.size == 0:
-        return []
-    starts = np.concatenate([[True], values[1:] != values[:-1]])
-    return values[starts & (values != blank)].tolist()
-
-
 class BITTrainer(Trainer):
     """Trains and evaluates a CTC model on datasets of trials.
 
-    Give it raw trials: it selects, z-scores and smooths them with the processor (once, kept in memory while they fit), augments
-    them anew in every epoch, makes batches of one participant and like length, and scores phoneme error rates.
+    Give it raw trials: it selects, z-scores and smooths them with the processor (once, kept in memory while they fit),
+    augments them anew in every epoch, makes batches of one participant and like length, and scores phoneme error rates.
 
     Args:
-        model ([`BITForCTC`], [`BITGRUForCTC`] or alike): takes the processor's batch, returns `loss`, `logits`, `frame_mask`.
+        model ([`BITForCTC`], [`BITGRUForCTC`] or alike): takes the processor's batch, returns `loss`, `logits`,
+        `frame_mask`.
         args ([`BITTrainingArguments`]): settings.
         train_dataset (trials, *optional*): `datasets.Dataset` or list of rows with the `Trial` columns.
         eval_dataset (trials, *optional*): the same, for evaluation during training. None turns evaluation off.
@@ -88,15 +66,19 @@ class BITTrainer(Trainer):
         model_init (callable, *optional*): makes a fresh model, for hyperparameter search; instead of `model`.
 
     Raises:
-        ValueError: before the first step, for a dataset without trials, trials without labels, of unknown participants or sessions,
-            or with fewer frames than CTC needs for their labels (unless `args.skip_short_trials`).
+        ValueError: before the first step, for a dataset without trials, trials without labels, of unknown participants
+            or sessions, or with fewer frames than CTC needs for their labels (unless `args.skip_short_trials`).
 
     Note:
         Results do not depend on how a batch is cut: the loss of an update is the mean over its trials, however many
         accumulation steps and processes share them, also when they share them unevenly. Augmentation is a function of
-        (seed, epoch, trial), dropout continues from the checkpoint: a run that was killed and resumed repeats, step for step, the losses
-        of one that was not.
+        (seed, epoch, trial), dropout continues from the checkpoint: a run that was killed and resumed repeats, step for
+        step, the losses of one that was not.
     """
+
+    # Set by `Trainer`, whose types are not checked.
+    optimizer: Any
+    control: Any
 
     def __init__(
         self,
@@ -122,6 +104,7 @@ class BITTrainer(Trainer):
         self._prepared: dict[int, tuple[Any, PreparedTrials]] = {}
         self._update_trials = 1
         self._resumed_from: Path | None = None
+        self.skipped_trials: list[str] = []
         self.training_bins = 0
         self._seconds_before = 0.0
         self._train_started: float | None = None
@@ -150,9 +133,8 @@ class BITTrainer(Trainer):
                     fit_sessions=True,
                 )
             )
-        for dataset in eval_dataset.values() if _is_named(eval_dataset) else [eval_dataset]:
-            if dataset is not None:
-                self._evaluation_trials(dataset)
+        # Trials that cannot be scored are refused now, not after an epoch.
+        self.evaluation_sets()
 
     # ---- data ----
 
@@ -174,6 +156,20 @@ class BITTrainer(Trainer):
         if needs_labels:
             prepared.require_labels()
         return prepared
+
+    def evaluation_sets(self) -> dict[str, PreparedTrials]:
+        """The evaluation trials of this trainer.
+
+        Returns:
+            `dict[str, PreparedTrials]`: by name; one set without a name is called `eval`.
+
+        Raises:
+            ValueError: when trials are of unknown participants or sessions, or lack labels.
+        """
+        if self.eval_dataset is None:
+            return {}
+        named = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval": self.eval_dataset}
+        return {name: self._evaluation_trials(dataset) for name, dataset in named.items()}
 
     def _num_frames(self, num_bins: int) -> int:
         return int(self.accelerator.unwrap_model(self.model).num_frames(num_bins))
@@ -197,7 +193,8 @@ class BITTrainer(Trainer):
         )
         if not self.args.skip_short_trials or not keep:
             raise ValueError(
-                f"{message}. Check their labels, use a smaller patch_stride, or leave them out with skip_short_trials=True"
+                f"{message}. Check their labels, use a smaller patch_stride, or leave them out with "
+                "skip_short_trials=True"
             )
         logger.warning("%s; they are left out", message)
         return trials.subset(keep)
@@ -245,7 +242,8 @@ class BITTrainer(Trainer):
         """Build the loader of evaluation batches: like lengths together, every trial once.
 
         Args:
-            eval_dataset (trials or `str`, *optional*): a dataset, the name of one of several, or None for the trainer's own.
+            eval_dataset (trials or `str`, *optional*): a dataset, the name of one of several, or None for the trainer's
+                own.
 
         Returns:
             `DataLoader`: batches of this process; `trial_index` says which trials they hold.
@@ -354,8 +352,8 @@ class BITTrainer(Trainer):
             num_items_in_batch (*optional*): not used.
 
         Returns:
-            `torch.Tensor`, or `tuple` of it and the output. In training its sum over accumulation steps, averaged over processes as
-            gradients are, is the loss over all trials of the update.
+            `torch.Tensor`, or `tuple` of it and the output. In training its sum over accumulation steps, averaged over
+            processes as gradients are, is the loss over all trials of the update.
         """
         inputs = {key: value for key, value in inputs.items() if key != "trial_index"}
         outputs = model(**inputs)
@@ -392,8 +390,8 @@ class BITTrainer(Trainer):
         loss = logs.get("loss")
         if loss is not None and not math.isfinite(loss):
             raise FloatingPointError(
-                f"the training loss is {loss} at step {self.state.global_step}; lower learning_rate, set max_grad_norm, or look for "
-                "trials with extreme values"
+                f"the training loss is {loss} at step {self.state.global_step}; lower learning_rate, set "
+                "max_grad_norm, or look for trials with extreme values"
             )
         super().log(logs, start_time)
 
@@ -417,14 +415,15 @@ class BITTrainer(Trainer):
             metric_key_prefix (`str`): put before the names of the metrics.
 
         Returns:
-            `EvalLoopOutput`: `predictions` and `label_ids` are lists of label sequences in the order of the dataset; metrics are
-            `<prefix>_per`, `<prefix>_per_<session>` (pooled errors / pooled labels) and `<prefix>_loss` (mean over the trials that
-            CTC can align).
+            `EvalLoopOutput`: `predictions` and `label_ids` are lists of label sequences in the order of the dataset;
+            metrics are `<prefix>_per`, `<prefix>_per_<session>` (pooled errors / pooled labels) and `<prefix>_loss`
+            (mean over the trials that CTC can align).
         """
         trials: PreparedTrials = dataloader.dataset
+        mean = getattr(self.model.config, "ctc_loss_reduction", "mean") == "mean"
+        blank = int(getattr(self.model.config, "pad_token_id", 0) or 0)
         predictions: dict[int, list[int]] = {}
         loss_sum, loss_trials = 0.0, 0
-        blank = int(getattr(self.model.config, "pad_token_id", 0) or 0)
         for batch, outputs in self._outputs(dataloader):
             indices = batch["trial_index"].tolist()
             if outputs is None:
@@ -434,25 +433,18 @@ class BITTrainer(Trainer):
             for i, classes, mask in zip(indices, best, outputs["frame_mask"].cpu().numpy()):
                 predictions[i] = collapse_ctc(classes[mask], blank)
             if outputs.get("loss") is not None:
-                mean = getattr(self.model.config, "ctc_loss_reduction", "mean") == "mean"
                 loss_sum += outputs["loss"].item() * (len(indices) if mean else 1)
                 loss_trials += len(indices)
         gathered = self._gather([(predictions, loss_sum, loss_trials)])
-        predictions = {i: labels for part, _, _ in gathered for i, labels in part.items()}
-        ordered = [predictions[i] for i in range(len(trials))]
+        found = {i: labels for part, _, _ in gathered for i, labels in part.items()}
+        ordered = [found[i] for i in range(len(trials))]
         metrics: dict[str, float] = {}
-        if all(labels is not None for labels in trials.labels):
-            errors: dict[str, int] = {}
-            lengths: dict[str, int] = {}
-            for session, labels, prediction in zip(trials.session_ids, trials.labels, ordered):
-                errors[session] = errors.get(session, 0) + Levenshtein.distance(labels or [], prediction)
-                lengths[session] = lengths.get(session, 0) + len(labels or [])
-            metrics[f"{metric_key_prefix}_per"] = sum(errors.values()) / max(1, sum(lengths.values()))
-            for session in sorted(errors):
-                metrics[f"{metric_key_prefix}_per_{session}"] = errors[session] / max(1, lengths[session])
-            total = sum(count for _, _, count in gathered)
-            if total:
-                metrics[f"{metric_key_prefix}_loss"] = sum(part for _, part, _ in gathered) / total
+        labels = [label for label in trials.labels if label is not None]
+        if len(labels) == len(trials):
+            metrics = phoneme_scores(labels, ordered, trials.session_ids, metric_key_prefix)
+        total = sum(count for _, _, count in gathered)
+        if total:
+            metrics[f"{metric_key_prefix}_loss"] = sum(part for _, part, _ in gathered) / total
         return EvalLoopOutput(predictions=ordered, label_ids=trials.labels, metrics=metrics, num_samples=len(trials))
 
     def predict_log_probs(self, dataset: Any) -> list[np.ndarray]:
@@ -462,8 +454,8 @@ class BITTrainer(Trainer):
             dataset (trials): labels are not needed.
 
         Returns:
-            `list[np.ndarray]`: per trial, in the order of the dataset, float32 of shape `(P, V)` in model class order; P is 0 for a
-            trial shorter than a patch.
+            `list[np.ndarray]`: per trial, in the order of the dataset, float32 of shape `(P, V)` in model class order;
+            P is 0 for a trial shorter than a patch.
         """
         loader = self.get_test_dataloader(dataset)
         found: dict[int, np.ndarray] = {}
@@ -524,8 +516,8 @@ class BITTrainer(Trainer):
         """Train, from the start or from a checkpoint.
 
         Args:
-            resume_from_checkpoint (`str` or `bool`, *optional*): True continues from the newest complete checkpoint of `output_dir`;
-                a path continues from that one.
+            resume_from_checkpoint (`str` or `bool`, *optional*): True continues from the newest complete checkpoint of
+                `output_dir`; a path continues from that one.
             trial (*optional*): of a hyperparameter search.
             ignore_keys_for_eval (`list[str]`, *optional*): as in `Trainer`.
 
@@ -549,7 +541,8 @@ class BITTrainer(Trainer):
                 checkpoint = Path(resume_from_checkpoint)
                 if not is_complete(checkpoint):
                     raise ValueError(
-                        f"{checkpoint} is not a complete checkpoint; the newest complete one of {output_dir} is {newest}"
+                        f"{checkpoint} is not a complete checkpoint; the newest complete one of {output_dir} is "
+                        f"{newest}"
                     )
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
@@ -563,11 +556,13 @@ class BITTrainer(Trainer):
             trial=trial,
             ignore_keys_for_eval=ignore_keys_for_eval,
         )
-        self._seconds_before, self._train_started = self._training_seconds(), None
+        self._seconds_before, self._train_started = self.training_seconds, None
         self.save_run_record()
         return result
 
-    def _training_seconds(self) -> float:
+    @property
+    def training_seconds(self) -> float:
+        """Seconds spent in [`train`], over all processes that took turns on this run (`float`)."""
         running = time.perf_counter() - self._train_started if self._train_started is not None else 0.0
         return self._seconds_before + running
 
@@ -583,7 +578,7 @@ class BITTrainer(Trainer):
             "loss_since_log": self._tr_loss.item(),
             "last_logged_step": self._globalstep_last_logged,
             "training_bins": self.training_bins,
-            "training_seconds": round(self._training_seconds(), 3),
+            "training_seconds": round(self.training_seconds, 3),
         }
         write_json(folder / _PROGRESS_NAME.format(self.args.process_index), progress)
         self.accelerator.wait_for_everyone()
@@ -621,45 +616,10 @@ class BITTrainer(Trainer):
         """Describe the run so that it can be repeated and compared.
 
         Returns:
-            `dict`: settings, model, processor, augmentation, seeds, code, data, machine, seconds, bins, memory, best and last scores.
+            `dict`: settings, model, processor, augmentation, seeds, code, data, machine, seconds, bins, memory, best
+                and last scores.
         """
-        arguments = {key: value for key, value in self.args.to_dict().items() if not key.endswith("_token")}
-        trials = self.train_dataset
-        evaluations = [log for log in self.state.log_history if any(key.startswith("eval_per") for key in log)]
-        record = {
-            "step": self.state.global_step,
-            "epoch": self.state.epoch,
-            "best": {
-                "metric": self.args.metric_for_best_model,
-                "value": self.state.best_metric,
-                "step": self.state.best_global_step,
-                "checkpoint": self.state.best_model_checkpoint,
-            },
-            "last_evaluation": evaluations[-1] if evaluations else None,
-            "training_seconds": round(self._training_seconds(), 3),
-            "training_bins": self.training_bins,
-            "training_trials": len(trials) if trials is not None else 0,
-            "skipped_trials": getattr(self, "skipped_trials", []),
-            "peak_memory_gb": peak_memory_gb(),
-            "seeds": {"seed": self.args.seed, "data_seed": self.args.data_seed},
-            "git_commit": git_commit(),
-            "data_hash": {
-                "train": trials.content_hash() if trials is not None else None,
-                "eval": {
-                    name: self._evaluation_trials(dataset).content_hash()
-                    for name, dataset in (
-                        self.eval_dataset if _is_named(self.eval_dataset) else {"eval": self.eval_dataset}
-                    ).items()
-                    if dataset is not None
-                },
-            },
-            "hardware": {**hardware(), "processes": self.args.world_size},
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "augmentation": asdict(self.augmentation) if is_dataclass(self.augmentation) else None,
-            "arguments": arguments,
-            "model_config": self.model.config.to_diff_dict(),
-        }
-        return _finite(record)
+        return describe_run(self)
 
     def save_run_record(self, **extra: Any) -> Path | None:
         """Write `metrics.json` and `learning_curve.json` beside the checkpoints.
@@ -673,8 +633,8 @@ class BITTrainer(Trainer):
         if not self.is_world_process_zero():
             return None
         folder = Path(self.args.output_dir)
-        write_json(folder / LEARNING_CURVE_NAME, _finite(self.state.log_history))
-        return write_json(folder / METRICS_NAME, {**self.run_record(), **_finite(extra)})
+        write_json(folder / LEARNING_CURVE_NAME, finite(self.state.log_history))
+        return write_json(folder / METRICS_NAME, {**self.run_record(), **finite(extra)})
 
 
 class _RestoreProgress(TrainerCallback):
@@ -690,23 +650,3 @@ class _RestoreProgress(TrainerCallback):
 
 def _refuse_rows(rows: Any) -> Any:
     raise ValueError("BITTrainer makes its own batches from trials; use get_train_dataloader or get_eval_dataloader")
-
-
-def _is_named(dataset: Any) -> bool:
-    """Whether several datasets are given by name (a `DatasetDict` or dict), rather than one."""
-    return isinstance(dataset, dict)
-
-
-def _finite(value: Any) -> Any:
-    """A value as JSON can hold it; what is not finite becomes text."""
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, (np.generic, torch.Tensor)):
-        return _finite(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, (str, int, float)):
-        return value
-    return str(value)

@@ -43,20 +43,20 @@ class BITTrainingArguments(TrainingArguments):
     """Settings of a training run; every field of `transformers.TrainingArguments` is there too.
 
     Args:
-        read_in_learning_rate (`float`, *optional*): peak learning rate of the layers that belong to one participant or session.
-            None gives them `learning_rate`.
+        read_in_learning_rate (`float`, *optional*): peak learning rate of the layers that belong to one participant or
+            session. None gives them `learning_rate`.
         head_learning_rate (`float`, *optional*): peak learning rate of the phoneme head. None gives it `learning_rate`.
         sessions_per_batch (`int`, *optional*): how many sessions one batch mixes. None mixes freely.
-        skip_short_trials (`bool`): leave out training trials with fewer frames than CTC needs for their labels (and report them)
-            instead of refusing to start.
-        cache_gigabytes (`float`): prepared trials are kept in memory up to this size per dataset; larger datasets are prepared
-            trial by trial.
+        skip_short_trials (`bool`): leave out training trials with fewer frames than CTC needs for their labels (and
+            report them) instead of refusing to start.
+        cache_gigabytes (`float`): prepared trials are kept in memory up to this size per dataset; larger datasets are
+            prepared trial by trial.
 
     Note:
-        Defaults follow BIT's CTC stage (arXiv 2511.21740: learning rate 5e-4, weight decay 1e-5, batch 32, cosine decay without
-        warm-up, best checkpoint by validation PER). Departures: gradients are clipped at norm 1 because the loss is a mean here
-        and one bad trial must not decide a step (the authors do not clip: set `max_grad_norm` to 0); a loss that is not finite
-        stops the run instead of being hidden from the log.
+        Defaults follow BIT's CTC stage (arXiv 2511.21740: learning rate 5e-4, weight decay 1e-5, batch 32, cosine decay
+        without warm-up, best checkpoint by validation PER). Departures: gradients are clipped at norm 1 because the
+        loss is a mean here and one bad trial must not decide a step (the authors do not clip: set `max_grad_norm` to
+        0); a loss that is not finite stops the run instead of being hidden from the log.
 
     Example:
         >>> args = BITTrainingArguments(output_dir="runs/example", use_cpu=True)
