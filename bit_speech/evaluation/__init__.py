@@ -1,4 +1,4 @@
-"""Predictions in, numbers out: error rates with intervals, alignment, submission files, and the report that shows them."""
+"""Predictions in, numbers out: error rates with intervals, alignment, submission files, and the report on them."""
 
 from bit_speech.evaluation.ctc_alignment import AlignedLabel, align_ctc, required_frames
 from bit_speech.evaluation.error_rates import (

@@ -57,12 +57,12 @@ def align_ctc(log_probs: np.ndarray, labels: str | Sequence[int] | Sequence[str]
         blank (`int`, *optional*): index of the blank.
 
     Returns:
-        `list[AlignedLabel]`: one per label, in time order; spans never overlap. Frames between two spans are blanks. CTC models
-        emit a label in few frames: an onset is to be trusted more than a duration.
+        `list[AlignedLabel]`: one per label, in time order; spans never overlap. Frames between two spans are blanks.
+        CTC models emit a label in few frames: an onset is to be trusted more than a duration.
 
     Raises:
-        ValueError: if the frames are too few for the labels, a label is unknown or the blank, or a log-probability is NaN or
-            positive, or the sequence has probability zero.
+        ValueError: if the frames are too few for the labels, a label is unknown or the blank, a log-probability is NaN
+            or positive, or the sequence has probability zero.
 
     Example:
         ```python
@@ -108,7 +108,7 @@ def align_ctc(log_probs: np.ndarray, labels: str | Sequence[int] | Sequence[str]
 
 
 def _label_ids(labels: str | Sequence[int] | Sequence[str], num_classes: int, blank: int) -> list[int]:
-    tokens = labels.split() if isinstance(labels, str) else list(labels)
+    tokens: list[int | str] = labels.split() if isinstance(labels, str) else list(labels)  # type: ignore[assignment]
     ids = []
     for token in tokens:
         if isinstance(token, str):

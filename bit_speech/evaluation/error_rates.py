@@ -23,7 +23,8 @@ class ErrorRate:
     """A pooled error rate with its bootstrap interval and its counts.
 
     Args:
-        rate (`float`): errors divided by reference length, both summed over sentences; 0.08 is 8 %, and above 1 is possible.
+        rate (`float`): errors divided by reference length, both summed over sentences; 0.08 is 8 %, and above 1 is
+            possible.
         low (`float`): lower end of the 95 % interval.
         high (`float`): upper end of the 95 % interval.
         errors (`int`): substitutions + insertions + deletions.
@@ -77,7 +78,8 @@ class PairedComparison:
         difference (`float`): `rate_a - rate_b`; negative means that A makes fewer errors.
         difference_low (`float`): lower end of its 95 % interval.
         difference_high (`float`): upper end of its 95 % interval.
-        ratio (`float`): `rate_a / rate_b`; below 1 means that A makes fewer errors. Infinite when only B is perfect, 1 when both are.
+        ratio (`float`): `rate_a / rate_b`; below 1 means that A makes fewer errors. Infinite when only B is perfect,
+            1 when both are.
         ratio_low (`float`): lower end of its 95 % interval.
         ratio_high (`float`): upper end of its 95 % interval.
         share_a_better (`float`): share of resamples in which A makes fewer errors than B (ties count half).
@@ -129,12 +131,12 @@ def normalize_brain_to_text_24(text: str) -> str:
         text (`str`): a prompt or a decoded sentence.
 
     Returns:
-        `str`: letters, hyphens, apostrophes and spaces only; `--` removed; lower case; white space at both ends removed. Double spaces
-        inside stay, and make empty words in [`split_words`], as in the benchmark.
+        `str`: letters, hyphens, apostrophes and spaces only; `--` removed; lower case; white space at both ends
+        removed. Double spaces inside stay, and make empty words in [`split_words`], as in the benchmark.
 
     Note:
-        Digits are deleted, not spelt out. The order of the rules is that of the published scoring code (fwillett/speechBCI,
-        cffan/neural_seq_decoder).
+        Digits are deleted, not spelt out. The order of the rules is that of the published scoring code
+        (fwillett/speechBCI, cffan/neural_seq_decoder).
 
     Example:
         ```python
@@ -153,12 +155,13 @@ def normalize_brain_to_text_25(text: str) -> str:
         text (`str`): a prompt or a decoded sentence.
 
     Returns:
-        `str`: letters, hyphens, apostrophes and single spaces only; lower case; a hyphen before a space and `--` removed; an
-        apostrophe joined to the word before it.
+        `str`: letters, hyphens, apostrophes and single spaces only; lower case; a hyphen before a space and `--`
+        removed; an apostrophe joined to the word before it.
 
     Note:
-        The version of the published evaluation script (nejm-brain-to-text, `evaluate_model`); a second copy in the same repository
-        lacks the rule for a hyphen before a space. Digits are deleted, not spelt out, and inner hyphens stay inside a word.
+        The version of the published evaluation script (nejm-brain-to-text, `evaluate_model`); a second copy in the
+        same repository lacks the rule for a hyphen before a space. Digits are deleted, not spelt out, and inner hyphens
+        stay inside a word.
 
     Example:
         ```python
@@ -220,14 +223,15 @@ def split_words(text: str, benchmark: str = "brain_to_text_25") -> list[str]:
         benchmark (`str`, *optional*): see [`normalize_text`].
 
     Returns:
-        `list[str]`: words. Brain-to-Text '24 cuts at every single space, so that two spaces make an empty word that counts.
+        `list[str]`: words. Brain-to-Text '24 cuts at every single space, so that two spaces make an empty word that
+        counts.
 
     Raises:
         ValueError: see [`normalize_text`].
 
     Note:
-        The published '24 code gives an empty sentence one empty word; here it has none, which leaves the number of errors of an empty
-        prediction unchanged.
+        The published '24 code gives an empty sentence one empty word; here it has none, which leaves the number of
+        errors of an empty prediction unchanged.
 
     Example:
         ```python
@@ -254,7 +258,8 @@ def word_error_rate(
     Args:
         references (`list[str]`): what was to be said.
         predictions (`list[str]`): what was decoded, in the same order.
-        normalization (`str`, *optional*): applied to both sides: `"brain_to_text_25"`, `"brain_to_text_24"` or `"none"`.
+        normalization (`str`, *optional*): applied to both sides: `"brain_to_text_25"`, `"brain_to_text_24"` or
+            `"none"`.
         num_bootstrap (`int`, *optional*): resamples of sentences for the 95 % interval; 0 gives `low = high = rate`.
         seed (`int`, *optional*): seed of the resamples.
 
@@ -473,8 +478,8 @@ def align_tokens(reference: Sequence[Hashable], prediction: Sequence[Hashable]) 
         prediction (`list`): tokens that were produced.
 
     Returns:
-        `list[AlignedToken]`: in reading order. Where several alignments have the fewest edits, the one of rapidfuzz is taken (as jiwer
-        does).
+        `list[AlignedToken]`: in reading order. Where several alignments have the fewest edits, the one of rapidfuzz
+        is taken (as jiwer does).
 
     Example:
         ```python

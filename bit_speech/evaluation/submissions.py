@@ -41,7 +41,7 @@ def write_submission_25(path: str | os.PathLike[str], sentences: Sequence[str]) 
             (see [`submission_order`]); normalised to lower case without punctuation here.
 
     Returns:
-        `Path`: the destination: header `id,text`, then ids 0 to 1449, unquoted, lines ended by `\\n`.
+        `Path`: the destination: header `id,text`, then ids 0 to 1449, unquoted, Unix line ends.
 
     Raises:
         ValueError: if the number of sentences is wrong, or one is empty, has digits or is not a string.
@@ -64,7 +64,8 @@ def submission_order(
         `list[int]`: indices such that `[sentences[i] for i in order]` is ready to be written.
 
     Raises:
-        ValueError: if lengths differ, a session has no date in its name, or two trials share session, block and trial index.
+        ValueError: if lengths differ, a session has no date in its name, or two trials share session, block and trial
+        index.
 
     Example:
         ```python
@@ -75,7 +76,8 @@ def submission_order(
     """
     if not len(session_ids) == len(block_indices) == len(trial_indices):
         raise ValueError(
-            f"{len(session_ids)} sessions, {len(block_indices)} blocks and {len(trial_indices)} trial indices; give one of each per trial"
+            f"{len(session_ids)} sessions, {len(block_indices)} blocks and {len(trial_indices)} trial indices; "
+            "give one of each per trial"
         )
     keys = []
     for session, block, trial in zip(session_ids, block_indices, trial_indices, strict=True):
@@ -87,7 +89,8 @@ def submission_order(
     for first, second in zip(order, order[1:]):
         if keys[first] == keys[second]:
             raise ValueError(
-                f"trials {first} and {second} share session, block and trial index {keys[first][1:]}; the order is not defined"
+                f"trials {first} and {second} share session, block and trial index {keys[first][1:]}; "
+                "the order is not defined"
             )
     return order
 

@@ -1,4 +1,4 @@
-"""Word error rate as a metric of Hugging Face Evaluate, pooled over sentences, with the benchmarks' text normalisation."""
+"""Word error rate as a metric of Hugging Face Evaluate: pooled, with the text normalisation of the benchmarks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import evaluate
 
 from bit_speech.evaluation.error_rates import word_error_rate
 
-_DESCRIPTION = "Word error rate: edits divided by reference words, both summed over sentences, after the benchmark's normalisation."
+_DESCRIPTION = "Word error rate: edits divided by reference words, both summed over sentences, after normalisation."
 _INPUTS = """
 Args:
     predictions (list of str): decoded sentences.
