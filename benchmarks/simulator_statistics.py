@@ -141,26 +141,66 @@ def draw(path: Path, real: dict, simulated: dict, examples: dict[str, tuple[np.n
 
     figure, axes = plt.subplots(2, 4, figsize=(17, 7.5), layout="constrained")
     for axis, (title, (counts, _)) in zip(axes[0, :2], examples.items(), strict=True):
-        axis.imshow(np.minimum(counts.T, 4), aspect="auto", cmap="Greys", interpolation="nearest", extent=(0, len(counts) * 0.02, counts.shape[1], 0))
+        axis.imshow(
+            np.minimum(counts.T, 4),
+            aspect="auto",
+            cmap="Greys",
+            interpolation="nearest",
+            extent=(0, len(counts) * 0.02, counts.shape[1], 0),
+        )
         axis.set(title=f"{title}: threshold crossings", xlabel="time (s)", ylabel="electrode")
 
     def pair(axis, name: str, x, title: str, xlabel: str, log: bool = False) -> None:
-        axis.errorbar(x, simulated[name]["mean"], simulated[name]["sd"], fmt="o-", color="tab:orange", label="simulated (mean, sd)")
+        axis.errorbar(
+            x,
+            simulated[name]["mean"],
+            simulated[name]["sd"],
+            fmt="o-",
+            color="tab:orange",
+            label="simulated (mean, sd)",
+        )
         axis.plot(x, real[name], "ks--", markersize=4, label="real")
         axis.set(title=title, xlabel=xlabel)
         if log:
             axis.set_yscale("log")
         axis.legend(fontsize=8)
 
-    pair(axes[0, 2], "share_of_bins_by_count", range(MAX_COUNT), "count distribution", "crossings per 20 ms bin", log=True)
-    pair(axes[0, 3], "crossings_autocorrelation", [lag * 20 for lag in LAGS_BINS], "autocorrelation of crossings", "lag (ms)")
+    pair(
+        axes[0, 2],
+        "share_of_bins_by_count",
+        range(MAX_COUNT),
+        "count distribution",
+        "crossings per 20 ms bin",
+        log=True,
+    )
+    pair(
+        axes[0, 3],
+        "crossings_autocorrelation",
+        [lag * 20 for lag in LAGS_BINS],
+        "autocorrelation of crossings",
+        "lag (ms)",
+    )
     axes[0, 3].set_xscale("log")
-    pair(axes[1, 0], "power_autocorrelation", [lag * 20 for lag in LAGS_BINS], "autocorrelation of log power", "lag (ms)")
+    pair(
+        axes[1, 0], "power_autocorrelation", [lag * 20 for lag in LAGS_BINS], "autocorrelation of log power", "lag (ms)"
+    )
     axes[1, 0].set_xscale("log")
     for axis, name in ((axes[1, 1], "crossings"), (axes[1, 2], "power")):
-        pair(axis, f"{name}_correlation_eigenvalues_1_to_10", range(1, 11), f"eigenvalues of the {name} correlations", "number")
+        pair(
+            axis,
+            f"{name}_correlation_eigenvalues_1_to_10",
+            range(1, 11),
+            f"eigenvalues of the {name} correlations",
+            "number",
+        )
     quantiles = [10, 50, 90]
-    pair(axes[1, 3], "crossings_power_correlation_quantiles_10_50_90", quantiles, "crossings-power correlation, same electrode", "quantile of electrodes (%)")
+    pair(
+        axes[1, 3],
+        "crossings_power_correlation_quantiles_10_50_90",
+        quantiles,
+        "crossings-power correlation, same electrode",
+        "quantile of electrodes (%)",
+    )
     temporary = path.with_name("." + path.name)
     figure.savefig(temporary, dpi=100, format="png")
     plt.close(figure)

@@ -155,7 +155,7 @@ def duration_hazards(
     short_pause_probability: float,
     lead_silence_bins: float,
     trail_silence_bins: float,
-    max_age_bins: int = 64,
+    max_age_bins: int = 40,
 ) -> np.ndarray:
     """Give the probability that a segment ends at each age: the whole duration model.
 
@@ -181,7 +181,7 @@ def duration_hazards(
             f"a mean phone of {phone_duration_bins:.1f} bins is too short for a minimum of {min_phone_bins} bins: "
             "raise phone_duration_ms or lower min_phone_bins"
         )
-    pmf = np.zeros((NUM_STATES, 4 * max_age_bins))
+    pmf = np.zeros((NUM_STATES, 6 * max_age_bins))
     length = pmf.shape[1]
     for row, phone in enumerate(PHONEMES):
         mean = phone_duration_bins * _RELATIVE_DURATIONS[phone]

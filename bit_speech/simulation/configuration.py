@@ -93,7 +93,7 @@ class SimulationConfig:
     lead_silence_ms: float = 300.0
     trail_silence_ms: float = 250.0
     transient_bins: int = 5
-    tuning_gain: float = 0.19
+    tuning_gain: float = 0.22
     tuning_sparsity: float = 0.7
     tuning_smoothness_electrodes: float = 1.0
     electrode_quality_sd: float = 0.4
@@ -104,9 +104,9 @@ class SimulationConfig:
     dead_electrode_share: float = 0.03
     noisy_electrode_share: float = 0.06
     common_time_constants_ms: tuple[float, ...] = (100.0, 500.0, 1500.0)
-    common_variance_shares: tuple[float, ...] = (0.15, 0.65, 0.2)
-    common_rate_sd: float = 0.22
-    common_power_sd: float = 0.3
+    common_variance_shares: tuple[float, ...] = (0.25, 0.5, 0.25)
+    common_rate_sd: float = 0.2
+    common_power_sd: float = 0.27
     power_tuning: float = 1.0
     power_count_weight: float = 0.46
     power_log_sd: float = 0.3

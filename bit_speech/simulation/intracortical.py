@@ -305,7 +305,7 @@ class SimulatedParticipant:
 
     @cached_property
     def duration_hazards(self) -> np.ndarray:
-        """The true duration model, see `articulation.duration_hazards` (`np.ndarray` of shape `(42, 64)`)."""
+        """The true duration model, see `articulation.duration_hazards` (`np.ndarray` of shape `(42, 40)`)."""
         config = self.config
         return articulation.duration_hazards(
             phone_duration_bins=config.phone_duration_ms / config.bin_size_ms,

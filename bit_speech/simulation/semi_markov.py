@@ -76,22 +76,24 @@ def forward(
         for p in range(size):
             for c in range(size):
                 if alive[p, c]:
+                    part = 0.0
                     for age in range(num_ages):
-                        total += mass[p, c, age]
+                        part += mass[p, c, age]
+                    ending[p, c] = part
+                    total += part
         scales[now] = total
         if total == 0.0:
             return kept, scales
+        factor = 1.0 / total
         for p in range(size):
             for c in range(size):
                 if alive[p, c]:
-                    largest = 0.0
-                    for age in range(num_ages):
-                        mass[p, c, age] /= total
-                        largest = max(largest, mass[p, c, age])
-                    if largest < _NEGLIGIBLE:
+                    if ending[p, c] * factor < _NEGLIGIBLE:
                         mass[p, c, :] = 0.0
                         alive[p, c] = False
                     else:
+                        for age in range(num_ages):
+                            mass[p, c, age] *= factor
                         for age in range(window):
                             kept[now, p, c, age] = mass[p, c, age]
     return kept, scales
@@ -136,6 +138,7 @@ def backward(
                     value[p, last_phone, age] = hazards[last_phone, age]
         else:
             after = now + 1
+            factor = 1.0 / scales[after]
             for c in range(size):
                 for p in range(size):
                     leaving[p, c] = 0.0
@@ -146,12 +149,16 @@ def backward(
                             leaving[p, c] += transitions[p, c, n] * future
             for p in range(size):
                 for c in range(size):
-                    for age in range(num_ages):
-                        older = min(age + 1, num_ages - 1)
-                        seen = young[after, p, c, older] if older < num_young else old[after, c]
-                        stay = (1.0 - hazards[c, age]) * seen * value[p, c, older]
-                        total = (hazards[c, age] * leaving[p, c] + stay) / scales[after]
-                        value[p, c, age] = min(total, _BACKWARD_LIMIT)
+                    leave = leaving[p, c] * factor
+                    for age in range(num_young - 1):
+                        stay = (1.0 - hazards[c, age]) * factor * young[after, p, c, age + 1] * value[p, c, age + 1]
+                        value[p, c, age] = min(hazards[c, age] * leave + stay, _BACKWARD_LIMIT)
+                    seen = factor * old[after, c]
+                    for age in range(num_young - 1, num_ages - 1):
+                        stay = (1.0 - hazards[c, age]) * seen * value[p, c, age + 1]
+                        value[p, c, age] = min(hazards[c, age] * leave + stay, _BACKWARD_LIMIT)
+                    stay = (1.0 - hazards[c, num_ages - 1]) * seen * value[p, c, num_ages - 1]
+                    value[p, c, num_ages - 1] = min(hazards[c, num_ages - 1] * leave + stay, _BACKWARD_LIMIT)
         for p in range(size):
             for c in range(size):
                 for age in range(window):
