@@ -14,8 +14,9 @@ from types import ModuleType
 
 _AUTO = "transformers.models.auto."
 
-# Modules that our classes build on. Some of them import an auto module half-way through their own execution; while
-# one of them is unfinished, our classes cannot be made.
+# Our classes, and modules that they build on. Some of those import an auto module half-way through their own execution;
+# while one of them is unfinished, our classes cannot be had.
+_ROOMS = ("configuration_bit", "modeling_bit", "processing_bit")
 _FOUNDATIONS = (
     "transformers.configuration_utils",
     "transformers.feature_extraction_utils",
@@ -93,14 +94,14 @@ class _RegisterAfterImport(MetaPathFinder):
             f"{_AUTO}tokenization_auto": _register_tokenizers,
             f"{_AUTO}processing_auto": _register_processors,
         }
-        self.watched = {*_FOUNDATIONS, *self.waiting}
+        self.auto_modules = set(self.waiting)
         self.executing: set[str] = set()
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Let the standard finder find a watched module, and look again once it has been executed."""
-        if fullname not in self.watched:
+        if not (fullname in _FOUNDATIONS or fullname in self.auto_modules or fullname.split(".")[0] in _ROOMS):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is None or spec.loader is None:
@@ -121,7 +122,7 @@ class _RegisterAfterImport(MetaPathFinder):
     def register_what_is_ready(self) -> None:
         """Register with every auto module that is there, unless our classes cannot be made yet."""
         for name in list(self.waiting):
-            if self.executing.intersection(_FOUNDATIONS):
+            if self.executing - self.auto_modules:
                 return
             if name in sys.modules and name not in self.executing and name in self.waiting:
                 self.waiting.pop(name)()
