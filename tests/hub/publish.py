@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import AutoModelForCTC, AutoProcessor, Trainer, TrainingArguments
+
 from bit_speech import (
     BITConfig,
     BITFeatureExtractor,
@@ -18,7 +20,6 @@ from bit_speech import (
     BITProcessor,
     PhonemeTokenizer,
 )
-from transformers import AutoModelForCTC, AutoProcessor, Trainer, TrainingArguments
 
 folder = Path(sys.argv[1])
 trials = list(np.load(folder / "inputs.npz").values())
