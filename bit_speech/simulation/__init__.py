@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from .configuration import PRESETS, SIMULATOR_VERSION, SimulationConfig
 from .intracortical import SimulatedParticipant, SimulatedTrial
 from .text import load_sentences, normalize_sentence, pronounce
-from .writers import write_brain_to_text_25
+from .writers import write_brain_to_text_24, write_brain_to_text_25
 
 if TYPE_CHECKING:
     from .ideal_observer import IdealObserver
@@ -20,6 +20,7 @@ __all__ = [
     "load_sentences",
     "normalize_sentence",
     "pronounce",
+    "write_brain_to_text_24",
     "write_brain_to_text_25",
 ]
 

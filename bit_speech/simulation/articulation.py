@@ -1,7 +1,7 @@
 """What the speech organs do: articulatory targets, coarticulation and durations of phones.
 
-States of a simulated utterance, in this order: the 39 phonemes (0-38), SIL between words (39), silence before speech (40) and
-silence after speech (41). The last two carry no label.
+States of a simulated utterance, in this order: the 39 phonemes (0-38), SIL between words (39), silence before speech
+(40) and silence after speech (41). The last two carry no label.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ LATENTS = (
 )
 """Names of the articulatory latents; targets lie between -1 and 1."""
 
-# Height and backness are graded (Ladefoged's vowel space); a name left out is 0. Consonants close the jaw to a degree that
-# depends on their manner. "dental" and "post-alveolar" places are written as partial coronal with backness.
+# Height and backness are graded (Ladefoged's vowel space); a name left out is 0. Consonants close the jaw to a degree
+# that depends on their manner. "dental" and "post-alveolar" places are written as partial coronal with backness.
 _TARGETS = {
     "AA": "voicing=1 height=-1 backness=0.6 tenseness=0.6",
     "AE": "voicing=1 height=-0.8 backness=-0.8 tenseness=0.2",
@@ -101,8 +101,8 @@ def articulatory_targets() -> np.ndarray:
     """Give the articulatory target of every state.
 
     Returns:
-        `np.ndarray` of shape `(42, 17)`: float64, columns as in `LATENTS`. Silences differ from phones by their speech gate,
-        and SIL between words keeps the gate half open.
+        `np.ndarray` of shape `(42, 17)`: float64, columns as in `LATENTS`. Silences differ from phones by their speech
+        gate, and SIL between words keeps the gate half open.
 
     Example:
         >>> articulatory_targets().shape
@@ -170,8 +170,8 @@ def duration_hazards(
         max_age_bins (`int`): from this age on the hazard is constant, so that durations have a geometric tail.
 
     Returns:
-        `np.ndarray` of shape `(42, max_age_bins)`: `[state, age]` is P(the segment lasts `age + 1` bins | it lasts at least
-        that long). Generation and the ideal observer use this same table.
+        `np.ndarray` of shape `(42, max_age_bins)`: `[state, age]` is P(the segment lasts `age + 1` bins | it lasts at
+        least that long). Generation and the ideal observer use this same table.
 
     Raises:
         ValueError: when the mean phone is not longer than the shortest phone.

@@ -150,7 +150,8 @@ class SessionChannels:
             common (`np.ndarray` of shape `(T, Q)`): true common noise.
 
         Returns:
-            `np.ndarray` of shape `(..., T, E)`: natural logarithm of P(count) p(log power | count); 0 for dead electrodes.
+            `np.ndarray` of shape `(..., T, E)`: natural logarithm of P(count) p(log power | count); 0 for dead
+            electrodes.
         """
         electrodes = self.num_electrodes
         counts = features[:, :electrodes].astype(np.float64)
@@ -158,7 +159,8 @@ class SessionChannels:
         means = self.mean_counts(tuned + (baseline + common @ self.noise_rate_loading.T))
         shape = 1 / np.maximum(self.burstiness, 1e-9)
         sizes = counts.astype(np.int64)
-        # log Gamma(n + k) - log Gamma(k) is the sum of log(k + i) below n: exact for any k, and it needs no special function.
+        # log Gamma(n + k) - log Gamma(k) is the sum of log(k + i) below n: exact for any k, and it needs no special
+        # function.
         rising = np.zeros_like(counts)
         for step in range(int(sizes.max(initial=0))):
             rising += np.where(sizes > step, np.log(shape + step), 0.0)

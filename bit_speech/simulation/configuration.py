@@ -205,5 +205,5 @@ _T15 = replace(
     tuning_gain=0.3,
 )
 PRESETS = MappingProxyType({"demo": _DEMO, "t12-like": _T12, "t15-like": _T15})
-"""Named configurations: `"demo"` (short trials, clear signals), `"t12-like"` (62 words a minute, weaker signals) and `"t15-like"`
-(slower speech, longer trials, sentences of at most 7 words)."""
+"""Named configurations: `"demo"` (short trials, clear signals), `"t12-like"` (62 words a minute, weaker signals) and
+`"t15-like"` (slower speech, longer trials, sentences of at most 7 words)."""

@@ -23,8 +23,8 @@ def phone_trigrams(sentences: list[tuple[str, ...]]) -> np.ndarray:
         sentences (`list` of `tuple[str, ...]`): phonemes with SIL after every word.
 
     Returns:
-        `np.ndarray` of shape `(42, 42, 42)`: P(next | previous, current), interpolated with bigrams (Witten-Bell) and these
-        with a floor over everything that the structure allows: speech starts with a phone and ends after SIL.
+        `np.ndarray` of shape `(42, 42, 42)`: P(next | previous, current), interpolated with bigrams (Witten-Bell) and
+        these with a floor over everything that the structure allows: speech starts with a phone and ends after SIL.
     """
     index = {phone: state for state, phone in enumerate(MODEL_ORDER[1:])}
     counts = np.zeros((NUM_STATES, NUM_STATES, NUM_STATES))
@@ -54,12 +54,15 @@ class IdealObserver:
         ValueError: when the task has no sentences.
 
     Note:
-        Exact: emissions (negative binomial counts and log-normal power, both channels of every electrode, given the true
-        state; evaluated as Chebyshev series in the log rate, error below 1e-3 nats a bin), coarticulation and durations.
+        Exact: emissions (negative binomial counts and log-normal power, both channels of every electrode, given the
+        true state; evaluated as Chebyshev series in the log rate, error below 1e-3 nats a bin), coarticulation and
+        durations.
+
         A gift that no decoder has: the true common noise, drift and baseline of the trial, which makes this a bound.
-        An approximation: text enters as a phone trigram (estimated on all sentences that are not held out); a decoder that
-        knows words can do better with the same neural evidence. `decode_given_boundaries` is the bound with the true
-        alignment given as well.
+
+        An approximation: text enters as a phone trigram, estimated on all sentences that are not held out; a decoder
+        that knows words can do better with the same neural evidence. `decode_given_boundaries` is the bound with the
+        true alignment given as well.
 
     Example:
         >>> from dataclasses import replace
@@ -91,8 +94,8 @@ class IdealObserver:
                 `transient_bins`.
 
         Returns:
-            `np.ndarray` of shape `(T, 41)`: float32 natural logarithms in model order (blank 0, AA..ZH 1-39, SIL 40), the
-            posterior that the segment of that label is younger than the window. Each row sums to one.
+            `np.ndarray` of shape `(T, 41)`: float32 natural logarithms in model order (blank 0, AA..ZH 1-39, SIL 40),
+            the posterior that the segment of that label is younger than the window. Each row sums to one.
 
         Raises:
             ValueError: when the window does not fit.
@@ -186,7 +189,7 @@ class IdealObserver:
         return joint / end, float(largest.sum() + np.log(scales).sum() + np.log(end))
 
     def _emissions(self, trial: SimulatedTrial) -> tuple[np.ndarray, np.ndarray]:
-        """Log-likelihoods of every bin under every state: ages below the transient (T, S, S, A) and later ones (T, S)."""
+        """Log-likelihoods of every state in every bin: transient ages (T, S, S, A) and later ones (T, S)."""
         channels = self.participant.channels(trial.session_id)
         if self._basis_session != trial.session_id:
             self._prepare(channels)

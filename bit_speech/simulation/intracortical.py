@@ -1,8 +1,9 @@
 """Participants with intracortical arrays and known truth.
 
-A sentence becomes phones with random durations; phones move articulatory latents towards their targets, each starting from the
-previous phone's target (carry-over coarticulation); electrodes mix the latents into log rates; threshold crossings are negative
-binomial with a saturating mean, and spike-band power is log-normal around the log rate and the count of the same bin.
+A sentence becomes phones with random durations; phones move articulatory latents towards their targets, each starting
+from the previous phone's target (carry-over coarticulation); electrodes mix the latents into log rates; threshold
+crossings are negative binomial with a saturating mean, and spike-band power is log-normal around the log rate and the
+count of the same bin.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -41,7 +42,8 @@ class SimulatedTrial:
         split (`str`): `"train"`, `"val"` or `"test"`.
         text (`str` or `None`): the sentence, None for movement tasks.
         phonemes (`str` or `None`): its phonemes, separated by spaces, SIL after every word.
-        features (`np.ndarray` of shape `(T, C)`): float32, raw: crossings (counts) of all electrodes, then spike-band power.
+        features (`np.ndarray` of shape `(T, C)`): float32, raw: crossings (counts) of all electrodes, then spike-band
+            power.
         phone_ids (`np.ndarray` of shape `(L,)`): the phonemes as ids in model order.
         phone_onsets (`np.ndarray` of shape `(L,)`): first bin of each.
         phone_offsets (`np.ndarray` of shape `(L,)`): first bin after each.
@@ -69,6 +71,21 @@ class SimulatedTrial:
         return len(self.features)
 
 
+@cache
+def _pronounced(source: str, min_words: int, max_words: int) -> list[tuple[str, tuple[str, ...] | None]]:
+    """Distinct sentences of a length, each with its phonemes or None; kept, because it takes a second or two."""
+    pool: dict[str, str] = {}
+    for text in load_sentences(source):
+        normalized = normalize_sentence(text)
+        if normalized not in pool and min_words <= len(normalized.split()) <= max_words:
+            pool[normalized] = text.replace("’", "'")
+    pronounced: list[tuple[str, tuple[str, ...] | None]] = []
+    for text in pool.values():
+        phonemes = pronounce(text) if text.isascii() else None
+        pronounced.append((text, None if phonemes is None else tuple(phonemes)))
+    return pronounced
+
+
 @dataclass(frozen=True)
 class _Slot:
     """Place of one sentence in the recording."""
@@ -92,9 +109,9 @@ class SimulatedParticipant:
         ValueError: when the preset does not exist or the sentence list is too short for the splits.
 
     Note:
-        Sentences with a word outside CMUdict or with digits are skipped. The same seed gives the same test and validation
-        sentences whatever the number of training sentences. In the rare trial whose durations leave
-        fewer frames (patches of 5 bins, or of 14 with stride 4) than CTC needs for its labels, the durations are drawn again.
+        Sentences with a word outside CMUdict or with digits are skipped. The same seed gives the same test and
+        validation sentences whatever the number of training sentences. In the rare trial whose durations leave fewer
+        frames (patches of 5 bins, or of 14 with stride 4) than CTC needs for its labels, they are drawn again.
 
     Example:
         >>> from dataclasses import replace
@@ -144,18 +161,13 @@ class SimulatedParticipant:
     def _pool(self) -> list[tuple[str, tuple[str, ...]]]:
         """Distinct usable sentences of the source in random order, each with its phonemes."""
         config = self.config
-        pool: dict[str, str] = {}
-        for text in load_sentences(config.sentences_source):
-            normalized = normalize_sentence(text)
-            if normalized not in pool and config.min_words <= len(normalized.split()) <= config.max_words:
-                pool[normalized] = text
-        texts = [text.replace("’", "'") for text in pool.values()]
-        order = np.random.default_rng([self.seed, 1]).permutation(len(texts))
+        candidates = _pronounced(config.sentences_source, config.min_words, config.max_words)
+        order = np.random.default_rng([self.seed, 1]).permutation(len(candidates))
         usable = []
         for index in order:
-            phonemes = pronounce(texts[index]) if texts[index].isascii() else None
+            text, phonemes = candidates[index]
             if phonemes is not None:
-                usable.append((texts[index], tuple(phonemes)))
+                usable.append((text, phonemes))
         needed = config.train_sentences + config.val_sentences + config.test_sentences
         if needed > len(usable):
             raise ValueError(
@@ -259,8 +271,8 @@ class SimulatedParticipant:
             session_id (`str`, *optional*): only this session.
 
         Yields:
-            `SimulatedTrial`: in order of session, block and trial. A trial depends on the seed and its place alone, so it is
-            the same whether or not others are made.
+            `SimulatedTrial`: in order of session, block and trial. A trial depends on the seed and its place alone, so
+            it is the same whether or not others are made.
 
         Raises:
             ValueError: when there is no such split or session.
@@ -372,7 +384,7 @@ class SimulatedParticipant:
             if all((durations.sum() - patch) // stride + 1 >= frames_needed for patch, stride in CTC_FRAMINGS):
                 return durations
         raise ValueError(
-            f"phone_duration_ms={self.config.phone_duration_ms} is too short for CTC at one frame per 5 bins: "
+            f"phone_duration_ms={self.config.phone_duration_ms} is too short for frames of 5 bins: "
             f"{len(ids)} labels need {frames_needed} frames"
         )
 
@@ -391,4 +403,5 @@ class SimulatedParticipant:
     def __repr__(self) -> str:
         """Name the participant, its sessions and its electrodes."""
         name = self.config.participant_id
-        return f"SimulatedParticipant({name!r}, {self.config.num_sessions} sessions, {self.config.num_electrodes} electrodes)"
+        sizes = f"{self.config.num_sessions} sessions, {self.config.num_electrodes} electrodes"
+        return f"SimulatedParticipant({name!r}, {sizes})"

@@ -1,8 +1,8 @@
 """Exact inference in an explicit-duration hidden Markov model over phones, compiled.
 
-A state is (previous phone, current phone, age of the current phone). The emission of the first `A` ages depends on all three,
-later ones on the current phone alone. A segment ends with a probability that depends on phone and age, the last age standing for
-all later ones; the next phone depends on the current and the previous one.
+A state is (previous phone, current phone, age of the current phone). The emission of the first `A` ages depends on all
+three, later ones on the current phone alone. A segment ends with a probability that depends on phone and age, the last
+age standing for all later ones; the next phone depends on the current and the previous one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def forward(
     """Run the forward pass.
 
     Args:
-        young (`np.ndarray` of shape `(T, S, S, A)`): likelihoods `[bin, previous, current, age]`, up to a factor per bin.
+        young (`np.ndarray` of shape `(T, S, S, A)`): likelihoods `[bin, previous, current, age]`, up to a factor per
+            bin.
         old (`np.ndarray` of shape `(T, S)`): likelihoods of ages from `A` on, up to the same factor.
         hazards (`np.ndarray` of shape `(S, D)`): P(segment ends | phone, age), `D > A`.
         transitions (`np.ndarray` of shape `(S, S, S)`): P(next | previous, current).
@@ -31,7 +32,8 @@ def forward(
 
     Returns:
         `np.ndarray` of shape `(T, S, S, window)`: P(state | bins so far) of the first ages.
-        `np.ndarray` of shape `(T,)`: scale of each bin; the sum of logarithms, with the end's hazard, is the likelihood.
+        `np.ndarray` of shape `(T,)`: scale of each bin; the sum of logarithms, with the end's hazard, is the
+        likelihood.
     """
     num_bins, size, _, num_young = young.shape
     num_ages = hazards.shape[1]
@@ -121,8 +123,8 @@ def backward(
         scales (`np.ndarray` of shape `(T,)`): from `forward`.
 
     Returns:
-        `np.ndarray` of shape `(T, S)`: joint of the whole recording and "the current phone is `s` and younger than W bins",
-        divided by the scales.
+        `np.ndarray` of shape `(T, S)`: joint of the whole recording and "the current phone is `s` and younger than W
+        bins", divided by the scales.
         `float`: probability of the end given all bins, by which the former is divided to give posteriors.
     """
     num_bins, size, _, num_young = young.shape

@@ -16,9 +16,58 @@ SENTENCE_SOURCES = ("t12", "t15", "tatoeba", "read_speech")
 
 # The vocabulary of the 50-word set of Moses et al. 2021 (doi:10.1056/NEJMoa2027540), also used with imagined speech.
 FIFTY_WORDS = tuple(
-    "am are bad bring clean closer comfortable coming computer do faith family feel glasses going good goodbye have "
-    "hello help here hope how hungry i is it like music my need no not nurse okay outside please right success tell "
-    "that they thirsty tired up very what where yes you".split()
+    [
+        "am",
+        "are",
+        "bad",
+        "bring",
+        "clean",
+        "closer",
+        "comfortable",
+        "coming",
+        "computer",
+        "do",
+        "faith",
+        "family",
+        "feel",
+        "glasses",
+        "going",
+        "good",
+        "goodbye",
+        "have",
+        "hello",
+        "help",
+        "here",
+        "hope",
+        "how",
+        "hungry",
+        "i",
+        "is",
+        "it",
+        "like",
+        "music",
+        "my",
+        "need",
+        "no",
+        "not",
+        "nurse",
+        "okay",
+        "outside",
+        "please",
+        "right",
+        "success",
+        "tell",
+        "that",
+        "they",
+        "thirsty",
+        "tired",
+        "up",
+        "very",
+        "what",
+        "where",
+        "yes",
+        "you",
+    ]
 )
 
 _FIFTY_WORD_TEMPLATES = (
@@ -59,10 +108,10 @@ def load_sentences(source: str) -> list[str]:
     """Load one of the sentence lists that travel with the package.
 
     Args:
-        source (`str`): `"t12"` (8,800 prompts of participant T12, CC0), `"t15"` (8,072 training sentences of participant
-            T15, CC0), `"tatoeba"` (69,241 short sentences, CC-BY 2.0 FR), `"read_speech"` (47,187 sentences of LJ Speech,
-            VCTK and LibriTTS, public domain and CC-BY-4.0) or `"fifty_words"` (short sentences composed of the 50-word
-            vocabulary of Moses et al. 2021, made here).
+        source (`str`): `"t12"` (8,800 prompts of participant T12, CC0), `"t15"` (8,072 training sentences of
+            participant T15, CC0), `"tatoeba"` (69,241 short sentences, CC-BY 2.0 FR), `"read_speech"` (47,187
+            sentences of LJ Speech, VCTK and LibriTTS, public domain and CC-BY-4.0) or `"fifty_words"` (short sentences
+            composed of the 50-word vocabulary of Moses et al. 2021, made here).
 
     Returns:
         `list[str]`: one sentence each, in the order of the source; `"t12"` and `"t15"` keep their repeats.

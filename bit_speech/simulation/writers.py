@@ -98,3 +98,90 @@ def _fill_group(group, trial: SimulatedTrial, features: np.ndarray, with_labels:
         group.create_dataset("transcription", data=_padded(trial.text.encode("ascii"), "characters"))
         group.attrs["seq_len"] = len(trial.phone_ids)
         group.attrs["sentence_label"] = trial.text
+
+
+AREA_ELECTRODES = 128
+"""Electrodes of area 6v, and as many of area 44, in the '24 layout."""
+# Share of the crossings of -3.5 RMS that also cross -4.5, -5.5 and -6.5: spike amplitudes fall off steeply.
+_THRESHOLD_SHARES = {"tx2": 0.45, "tx3": 0.45, "tx4": 0.5}
+_FOLDERS_24 = {"train": "train", "val": "test", "test": "competitionHoldOut"}
+
+
+def write_brain_to_text_24(participant: SimulatedParticipant, output_dir: str | os.PathLike[str]) -> Path:
+    """Write the MATLAB v5 files of Brain-to-Text '24: `train`, `test` and `competitionHoldOut`, one file per session.
+
+    Args:
+        participant (`SimulatedParticipant`): a participant with a speech task and at most 128 electrodes.
+        output_dir (`str` or `os.PathLike`): folder to fill (`competitionData` in the release); files that are already
+            there are replaced.
+
+    Returns:
+        `Path`: the folder.
+
+    Raises:
+        ValueError: when the task has no sentences, or there are more than 128 electrodes.
+
+    Note:
+        As in the release (doi:10.5061/dryad.x69p8czpq), the split that is public for validation is in `test`, the
+        hidden one in `competitionHoldOut` without its sentences, and features are raw. The participant's electrodes
+        are the first of area 6v, places without an electrode are silent, and the 128 channels of area 44 do not depend
+        on speech. Crossings of the stricter thresholds `tx2` to `tx4` are a random part of those of the laxer one
+        before.
+    """
+    scipy_io = require("scipy.io")
+    _check_speech(participant)
+    electrodes = participant.config.num_electrodes
+    if electrodes > AREA_ELECTRODES:
+        raise ValueError(
+            f"{electrodes} electrodes do not fit into area 6v of the '24 layout, which has {AREA_ELECTRODES}"
+        )
+    folder = Path(output_dir)
+    for number, session_id in enumerate(participant.sessions):
+        area_44_rates = np.random.default_rng([participant.seed, 5]).gamma(4.0, 0.1, AREA_ELECTRODES)
+        for split, name in _FOLDERS_24.items():
+            trials = list(participant.trials(split, session_id))
+            if not trials:
+                continue
+            columns: dict[str, list[np.ndarray]] = {key: [] for key in ("tx1", "tx2", "tx3", "tx4", "spikePow")}
+            for trial in trials:
+                key = [participant.seed, 6, number, trial.block_index, trial.trial_index]
+                _fill_trial_24(columns, trial, area_44_rates, np.random.default_rng(key))
+            texts = ["" if split == "test" else trial.text or "" for trial in trials]
+            width = max(1, *(len(text) for text in texts))
+            variables: dict[str, np.ndarray] = {key: _cells(arrays) for key, arrays in columns.items()}
+            variables["blockIdx"] = np.array([[trial.block_index] for trial in trials], dtype=np.uint16)
+            variables["sentenceText"] = np.array([text.ljust(width) for text in texts])
+            path = folder / name / f"{session_id}.mat"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(path.name + ".partial")
+            with open(temporary, "wb") as file:
+                scipy_io.savemat(file, variables, format="5", do_compression=True, oned_as="column")
+            os.replace(temporary, path)
+    return folder
+
+
+def _fill_trial_24(
+    columns: dict[str, list[np.ndarray]], trial: SimulatedTrial, area_44_rates: np.ndarray, rng: np.random.Generator
+) -> None:
+    electrodes = trial.features.shape[1] // 2
+    crossings = np.zeros((trial.num_bins, 2 * AREA_ELECTRODES), dtype=np.int64)
+    power = np.zeros((trial.num_bins, 2 * AREA_ELECTRODES), dtype=np.float32)
+    crossings[:, :electrodes] = trial.features[:, :electrodes]
+    power[:, :electrodes] = trial.features[:, electrodes:]
+    crossings[:, AREA_ELECTRODES:] = rng.poisson(area_44_rates, size=(trial.num_bins, AREA_ELECTRODES))
+    power[:, AREA_ELECTRODES:] = 40 * np.exp(
+        0.3 * rng.standard_normal((trial.num_bins, AREA_ELECTRODES), dtype=np.float32)
+    )
+    crossings = np.minimum(crossings, 255)
+    columns["tx1"].append(crossings.astype(np.uint8))
+    for name, share in _THRESHOLD_SHARES.items():
+        crossings = rng.binomial(crossings, share)
+        columns[name].append(crossings.astype(np.uint8))
+    columns["spikePow"].append(power)
+
+
+def _cells(arrays: list[np.ndarray]) -> np.ndarray:
+    cells = np.empty((1, len(arrays)), dtype=object)
+    for index, array in enumerate(arrays):
+        cells[0, index] = array
+    return cells
