@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def convert(
         output_dir,
         plans,
         num_channels=num_channels,
-        source=_description(class_order, plans),
+        source=_description({"class_order": class_order, "areas": None if areas is None else list(areas)}, plans),
         problems=problems,
         allow_partial=allow_partial,
         compression=compression,
@@ -151,8 +152,8 @@ def convert(
     )
 
 
-def _description(class_order: str, plans: Sequence[ShardPlan]) -> SourceDescription:
-    order = f"Class order of the phoneme labels that were read: `{class_order}`. Here phonemes are names, not numbers."
+def _description(options: Mapping[str, Any], plans: Sequence[ShardPlan]) -> SourceDescription:
+    order = f"Class order of the labels that were read: `{options['class_order']}`. Here phonemes are names."
     others = sorted({_participant(plan.session_id) for plan in plans} - {PARTICIPANT})
     if others:
         return SourceDescription(
@@ -160,11 +161,11 @@ def _description(class_order: str, plans: Sequence[ShardPlan]) -> SourceDescript
             title=f"Trials of {', '.join(others)}",
             licence="unknown",
             description=(
-                f"Attempted speech of {', '.join(others)}, read from files in the layout of Brain-to-Text '25. These are "
-                "not the recordings that were published in that layout."
+                f"Attempted speech of {', '.join(others)}, read from files in the layout of Brain-to-Text '25. These "
+                "are not the recordings that were published in that layout."
             ),
             notes=(order, "`validation` is the files' `val`."),
-            options={"class_order": class_order},
+            options=options,
         )
     return SourceDescription(
         converter="brain_to_text_25",
@@ -182,7 +183,7 @@ def _description(class_order: str, plans: Sequence[ShardPlan]) -> SourceDescript
             "data, features were z-scored with the preceding 20 trials before publication; vocalised and silent "
             "attempts are not told apart.",
         ),
-        options={"class_order": class_order},
+        options=options,
     )
 
 
@@ -198,8 +199,8 @@ def _plan(
     paths = sorted(path for file in FILES.values() for path in folder.glob(f"*/{file}"))
     if not paths:
         raise FileNotFoundError(
-            f"{str(folder)!r} holds no <session>/data_train.hdf5: give the folder that holds the folders t15.YYYY.MM.DD "
-            "(hdf5_data_final)"
+            f"{str(folder)!r} holds no <session>/data_train.hdf5: give the folder that holds t15.YYYY.MM.DD "
+            "and so on (hdf5_data_final)"
         )
     splits = {file: split for split, file in FILES.items()}
     files, problems = [], []
@@ -223,7 +224,7 @@ def _plan(
             session_id=file.session_id,
             sources={file.name: file.path},
             num_trials=num_trials,
-            read=lambda file=file: _trials(file, kinds, areas),
+            read=partial(_trials, file, kinds, areas),
             require_text=file.split != "test",
         )
         for file, num_trials, _ in files
@@ -250,8 +251,8 @@ def _num_channels(channels: Sequence[int], allow_partial: bool) -> int:
     most = max(sorted(set(channels)), key=list(channels).count) if channels else NUM_CHANNELS
     if most != NUM_CHANNELS and not allow_partial:
         raise ValueError(
-            f"the files have {most} channels, the release has {NUM_CHANNELS}: pass allow_partial=True (--allow_partial) "
-            "when this is another participant in the same layout"
+            f"the files have {most} channels, the release has {NUM_CHANNELS}: pass allow_partial=True "
+            "(--allow_partial) when this is another participant in the same layout"
         )
     if most % 2:
         raise ValueError(f"the files have {most} channels; the layout has crossings, then as many of spike-band power")
@@ -290,7 +291,7 @@ def _trial(group: Any, file: _File, kinds: list[str], areas: list[str]) -> dict[
     participant = _participant(session)
     text, phonemes = None, None
     if file.split != "test":
-        text = _text(_required(attributes, "sentence_label"), "sentence_label").strip()
+        text = _text(_required(attributes, "sentence_label"), "sentence_label").strip() or None
         phonemes = _phonemes(group, int(_required(attributes, "seq_len")), file.class_order)
     return {
         "participant_id": participant,

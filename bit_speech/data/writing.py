@@ -270,8 +270,8 @@ def dataset_card(
         f"---\n{header}\n---\n\n# {title}",
         description,
         f"| split | trials | sessions | bins |\n|---|---|---|---|\n{table}",
-        f"""One row is one trial. `features` is float32 of shape (bins, {num_channels}), time first, as in the source: nothing
-was normalised, smoothed or cut here. `feature_kinds` and `channel_areas` name every channel; `phonemes` are
+        f"""One row is one trial. `features` is float32 of shape (bins, {num_channels}), time first, as in the source:
+nothing was normalised, smoothed or cut here. `feature_kinds` and `channel_areas` name every channel; `phonemes` are
 ARPAbet without stress, with `SIL` after every word; `text` and `phonemes` are null where the source gives none.
 
 ```python
