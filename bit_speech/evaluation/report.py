@@ -170,7 +170,7 @@ def write_report(
         {"said": said, "decoded": decoded, "count": count, "share": count / _uses(confusions, said)}
         for (said, decoded), count in confusions.most_common()
         if said != decoded
-    ][:12]
+    ][:14]
     for folder_name, png in pngs.items():
         _write_bytes(output / "figures" / f"{folder_name}.png", png)
     environment = Environment(
@@ -538,7 +538,7 @@ def _tiles(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         rate, low, high = triple
         low, high = (rate if math.isnan(value) else value for value in (low, high))
         others = {row["name"]: found[0] for row in rows[1:] if (found := _triple(row["rates"].get(name))) is not None}
-        largest = max(high, *others.values()) if others else high
+        largest = max([high, *others.values()])
         scale = next((top for top in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0) if top >= largest * 1.05), largest * 1.05)
         tiles.append(
             {
@@ -569,7 +569,8 @@ def _number(value: Any) -> str:
     if isinstance(value, (int, np.integer)):
         return f"{value:,}"
     if isinstance(value, (float, np.floating)):
-        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+        number = float(value)
+        return f"{number:.4g}" if abs(number) < 1e4 else f"{number:,.0f}"
     return str(value)
 
 

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from bit_speech.evaluation.ctc_alignment import AlignedLabel
 from configuration_bit.phoneme_inventory_bit import BLANK_TOKEN, MODEL_ORDER, SIL_TOKEN
@@ -68,6 +68,7 @@ _FEATURE_MAPS = tuple(
 _POSTERIOR_MAP = LinearSegmentedColormap.from_list("posterior", ["#ffffff", "#c9d6f7", "#2b5fd9", "#0d1b4c"])
 _CONFUSION_MAP = LinearSegmentedColormap.from_list("confusion", ["#ffffff", "#fcd9b6", "#e07b2a", "#7c2d12"])
 _DPI = 120
+_PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.3g} %")
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def learning_curve_figure(learning_curve: Sequence[Mapping[str, float]]) -> byte
                 best = points[points[:, 1].argmin()]
                 ax.plot(*best, "o", ms=7, mfc="white", mec=ACCENT, mew=1.8, zorder=5)
                 ax.set_title(f"{title}; best {label} {100 * best[1]:.1f} % at {x_label} {best[0]:g}")
-                ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+                ax.yaxis.set_major_formatter(_PERCENT)
                 ax.set_ylim(bottom=0)
             else:
                 ax.set_title(title)
@@ -220,12 +221,12 @@ def per_session_figure(rates: Mapping[str, tuple[float, float, float]], unit: st
         spread = np.abs(values[:, 1:] - values[:, :1]).T
         ax.errorbar(values[:, 0], rows, xerr=spread, fmt="none", ecolor=INK, elinewidth=1.2, capsize=2.5, zorder=3)
         right = max(float(values.max()), 0.01) * 1.14
-        for row, (rate, _, high) in zip(rows, values, strict=True):
+        for row, (rate, _, high) in enumerate(values.tolist()):
             ax.text(max(rate, high) + 0.012 * right, row, f"{100 * rate:.1f}", va="center", fontsize=8, color=INK)
         ax.set_yticks(rows, names)
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.set_xlim(0, right)
-        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        ax.xaxis.set_major_formatter(_PERCENT)
         ax.set_xlabel(f"{unit}, with 95 % interval")
         ax.tick_params(axis="y", length=0, labelcolor=INK)
         ax.spines["left"].set_visible(False)
@@ -254,16 +255,16 @@ def confusion_figure(confusions: Mapping[tuple[str, str | None], int]) -> bytes:
     diagonal = np.arange(len(names))
     shares[diagonal, diagonal] = 0.0
     with rc_context(_STYLE):
-        size = 1.4 + 0.165 * len(names)
-        figure = Figure(figsize=(size + 0.7, size), layout="constrained")
+        size = 0.148 * len(names)
+        figure = Figure(figsize=(size + 1.0, size + 1.5), layout="constrained")
         ax = figure.subplots()
         top = max(float(shares.max()), 0.01)
         image = ax.imshow(shares, cmap=_CONFUSION_MAP, vmin=0, vmax=top, interpolation="nearest", aspect="equal")
         for index in diagonal:
             ax.add_patch(Rectangle((index - 0.5, index - 0.5), 1, 1, fc="#eef1f5", ec="none"))
         ax.axvline(len(names) - 0.5, color="#b8c0cc", lw=0.8)
-        ax.set_xticks(range(len(names) + 1), [*names, "missed"], rotation=90, fontsize=7)
-        ax.set_yticks(range(len(names)), names, fontsize=7)
+        ax.set_xticks(range(len(names) + 1), [*names, "missed"], rotation=90, fontsize=6.8)
+        ax.set_yticks(range(len(names)), names, fontsize=6.8)
         ax.tick_params(length=0, labelcolor=INK)
         ax.set_xticks(np.arange(-0.5, len(names) + 1), minor=True)
         ax.set_yticks(np.arange(-0.5, len(names)), minor=True)
@@ -272,7 +273,7 @@ def confusion_figure(confusions: Mapping[tuple[str, str | None], int]) -> bytes:
         ax.spines[:].set_visible(False)
         ax.set_xlabel("decoded")
         ax.set_ylabel("said")
-        bar = figure.colorbar(image, ax=ax, shrink=0.5, pad=0.02, format=PercentFormatter(1, decimals=None))
+        bar = figure.colorbar(image, ax=ax, location="bottom", shrink=0.5, pad=0.02, aspect=30, format=_PERCENT)
         bar.outline.set_visible(False)
         bar.set_label("share of the phoneme's uses")
         return _png(figure)
@@ -298,7 +299,7 @@ def length_figure(rates: Mapping[str, Mapping[str, tuple[float, float, float]]])
             ax.errorbar(x, values[:, 0], yerr=spread, fmt="o-", ms=4.5, lw=1.6, color=color, capsize=2.5, label=name)
         ax.set_xticks(range(len(labels)), labels)
         ax.set_xlabel("words in the sentence")
-        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        ax.yaxis.set_major_formatter(_PERCENT)
         ax.set_ylim(bottom=0)
         ax.legend(loc="best")
         ax.grid(axis="y")
