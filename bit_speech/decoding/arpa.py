@@ -276,8 +276,8 @@ def read_arpa(path: str | os.PathLike[str]) -> ArpaTables:
             section = lines.next_filled()
             if section != b"\\%d-grams:" % order:
                 raise ValueError(
-                    f"{path}, line {lines.line}: expected `\\{order}-grams:`, found {_show(section)}; the counts of the "
-                    "header and the sections must agree."
+                    f"{path}, line {lines.line}: expected `\\{order}-grams:`, found {_show(section)}; the counts of "
+                    "the header and the sections must agree."
                 )
             vocabulary = _read_section(lines, order, count, table, vocabulary, offsets, tables)
         ending = lines.next_filled()
@@ -301,7 +301,7 @@ def _read_header(lines: _Lines) -> list[int]:
         raise ValueError(f"{lines.path} is not an ARPA file: no line `\\data\\` at its beginning.")
     counts: list[int] = []
     while True:
-        pos, number = lines.pos, lines.line
+        number = lines.line
         line = lines.next_filled()
         match = _COUNT.match(line) if line is not None else None
         if match is None:
@@ -315,7 +315,6 @@ def _read_header(lines: _Lines) -> list[int]:
                 f"{lines.path}, line {lines.line}: expected the count of order {len(counts) + 1}, found {_show(line)}."
             )
         counts.append(int(match[2]))
-    del pos
     if not counts or counts[0] == 0:
         raise ValueError(f"{lines.path}: the header names no 1-grams, found {_show(line)}.")
     return counts
@@ -350,8 +349,8 @@ def _read_section(
             raise ValueError(f"{lines.path}, line {lines.line}: {_PROBLEMS[status]}, found {_show(bad)}.")
         if status == _BLANK_OR_SECTION or not lines.fill():
             raise ValueError(
-                f"{lines.path}, line {lines.line + 1}: only {row} of {count} {order}-grams; the file is truncated or its "
-                "header is wrong."
+                f"{lines.path}, line {lines.line + 1}: only {row} of {count} {order}-grams; the file is truncated or "
+                "its header is wrong."
             )
     tables.ngrams.append(ngrams)
     tables.log10_probs.append(probs)

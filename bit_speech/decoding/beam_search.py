@@ -12,7 +12,24 @@ import numpy.typing as npt
 
 from configuration_bit.phoneme_inventory_bit import MODEL_ORDER, class_permutation
 
-from .beam_kernels import SearchSettings, advance, fill_look_ahead, finish, start_beam
+from .beam_kernels import (
+    DONE,
+    MORE_HISTORIES,
+    MORE_HYPOTHESES,
+    NUM_HISTORIES,
+    NUM_RECORDS,
+    RECORD,
+    STATE,
+    TOTAL,
+    Beam,
+    Histories,
+    SearchSettings,
+    advance,
+    fill_history_table,
+    fill_look_ahead,
+    finish,
+)
+from . import beam_kernels as kernels
 from .greedy import check_log_probs
 from .language_model import NGramLM
 from .lexicon import Lexicon
@@ -73,11 +90,13 @@ class BeamSearchDecoder:
         beam_threshold (`float`): hypotheses this far below the best are dropped, natural-log units.
         num_hypotheses (`int`): how many sentences to return at most.
         missing_sil_score (`float`): added when a word is not followed by SIL; -inf forbids it.
-        unknown_word_score (`float`, optional): added to the `<unk>` score of lexicon words that the language model does not
-            know; None drops such words.
+        unknown_word_score (`float`, optional): added to the `<unk>` score of lexicon words that the language model does
+            not know; None drops such words.
         blank_skip_threshold (`float`): frames whose blank probability is at least this extend nothing. What is lost
             then had a probability below one minus this value in that frame; 1.0 skips nothing but certain blanks.
         merge (`str`): `"log_add"` sums alignments, `"max"` keeps the best one.
+        recombine (`bool`): of hypotheses that differ only in words the language model no longer sees, keep the best
+            alone: a narrower beam does, but the n-best list gets poorer.
         class_order (`str`): order of the 41 classes of the input: `"model"`, `"lm"` or `"tf24"`.
 
     Raises:
@@ -113,6 +132,7 @@ class BeamSearchDecoder:
         unknown_word_score: float | None = 0.0,
         blank_skip_threshold: float = 0.9999,
         merge: str = "log_add",
+        recombine: bool = False,
         class_order: str = "model",
     ) -> None:
         for name, value, low in (("beam_size", beam_size, 1), ("num_hypotheses", num_hypotheses, 1)):
@@ -146,6 +166,7 @@ class BeamSearchDecoder:
         self.unknown_word_score = unknown_word_score
         self.blank_skip_threshold = float(blank_skip_threshold)
         self.merge = merge
+        self.recombine = bool(recombine)
         self.class_order = class_order
         self._permutation = np.array(class_permutation(class_order, "model"))
         self._trie = lexicon.trie()
@@ -168,6 +189,8 @@ class BeamSearchDecoder:
                     )
             unigrams = self._lm_arrays.probs[1 + np.maximum(self._word_ids, 0)].astype(np.float64)
         scores = self.lm_weight * unigrams + self.word_score
+        if self.lm is not None and self.unknown_word_score is not None:
+            scores[self._word_ids == self.lm.unk] += self.unknown_word_score
         scores[self._word_ids < 0] = -np.inf
         self._look_ahead = np.empty(len(self._trie.label), dtype=np.float64)
         fill_look_ahead(self._trie, scores, self._look_ahead)
@@ -176,12 +199,12 @@ class BeamSearchDecoder:
             beam_threshold=self.beam_threshold,
             lm_weight=self.lm_weight,
             word_score=self.word_score,
+            unknown_word_score=0.0 if self.unknown_word_score is None else float(self.unknown_word_score),
             missing_sil_score=self.missing_sil_score,
-            blank_skip_log_prob=self.acoustic_scale * (math.log(self.blank_skip_threshold) - self.blank_penalty),
             log_add=self.merge == "log_add",
-            start_state=0 if self.lm is None else self.lm.start_state,
+            recombine=self.recombine,
             eos=-1 if self.lm is None else self.lm.eos,
-            root_look_ahead=float(self._look_ahead[0]),
+            unk=-1 if self.lm is None else self.lm.unk,
         )
 
     def decode(self, log_probs: npt.ArrayLike) -> list[Hypothesis]:
@@ -219,38 +242,18 @@ class BeamSearchDecoder:
         with ThreadPoolExecutor(num_threads) as pool:
             return list(pool.map(self._decode_checked, checked))
 
-    def _check(self, log_probs: npt.ArrayLike, name: str) -> np.ndarray:
+    def _check(self, log_probs: npt.ArrayLike, name: str) -> tuple[np.ndarray, np.ndarray]:
         array = check_log_probs(log_probs, len(MODEL_ORDER), name)[:, self._permutation]
         array = np.ascontiguousarray(array, dtype=np.float32)
+        skip = array[:, 0] >= math.log(self.blank_skip_threshold)
         array[:, 0] -= np.float32(self.blank_penalty)
         array *= np.float32(self.acoustic_scale)
-        return array
+        return array, skip
 
-    def _decode_checked(self, scores: np.ndarray) -> list[Hypothesis]:
-        beam, histories = start_beam(self._settings)
-        beam, histories = advance(
-            scores, self._trie, self._look_ahead, self._lm_arrays, self._word_ids, self._settings, beam, histories
-        )
-        histories, entries, acoustic, lm, total, records = finish(
-            self._trie, self._lm_arrays, self._word_ids, self._settings, beam, histories
-        )
-        complete = len(entries) > 0
-        if not complete:
-            best = int(np.argmax(np.logaddexp(beam.blank, beam.label) + beam.lm))
-            entry = int(beam.history[best])
-            acoustic = np.array([np.logaddexp(beam.blank[best], beam.label[best])])
-            lm, total = histories.lm[[entry]], acoustic + histories.score[[entry]]
-            records = beam.record[[best]]
-        order = np.argsort(-total, kind="stable")[: self.num_hypotheses]
-        sentences = [self._trace(histories.records, int(records[i])) for i in order]
-        weights = np.exp(total[order] - total[order[0]])
-        confidences = _confidences(sentences, weights / weights.sum())
-        result = []
-        for i, sentence, shares in zip(order, sentences, confidences, strict=True):
-            words = [Word(text, start, end, share) for (text, start, end), share in zip(sentence, shares, strict=True)]
-            text = " ".join(word.text for word in words)
-            result.append(Hypothesis(text, float(total[i]), float(acoustic[i]), float(lm[i]), words, complete))
-        return result
+    def _decode_checked(self, checked: tuple[np.ndarray, np.ndarray]) -> list[Hypothesis]:
+        search = _Search(self)
+        search.advance(*checked)
+        return search.hypotheses()
 
     def _trace(self, records: np.ndarray, record: int) -> list[tuple[str, int, int]]:
         words = []
@@ -260,6 +263,122 @@ class BeamSearchDecoder:
             record = previous
         words.reverse()
         return words
+
+
+class _Search:
+    """One utterance on its way through the decoder: the state and its tables."""
+
+    def __init__(self, decoder: BeamSearchDecoder) -> None:
+        self.decoder = decoder
+        self.settings = decoder._settings
+        room = 1 << max(12, (8 * min(decoder.beam_size, 4096)).bit_length())
+        self.num_hypotheses = 1
+        self.beam = _new_beam(min(decoder.beam_size, room))
+        self.beam.links[0] = (0, 0, 0, -1, -1, -1)
+        lm = float(decoder._look_ahead[0])
+        self.beam.scores[0] = (0.0, -math.inf, lm, lm, 0.0)
+        links = np.empty((4096, 3), dtype=np.int32)
+        links[0] = (-1, -1, 0 if decoder.lm is None else decoder.lm.start_state)
+        self.histories = Histories(
+            links=links,
+            scores=np.zeros((4096, 2), dtype=np.float64),
+            table=np.full(8192, -1, dtype=np.int32),
+            records=np.empty((4096, 4), dtype=np.int32),
+            counts=np.array([1, 0, 0], dtype=np.int64),
+        )
+        if self.settings.recombine:
+            self.beam.links[0, kernels.CONTEXT] = links[0, STATE]
+        self._make_room(room)
+
+    def _make_room(self, room: int) -> None:
+        self._room = room
+        self._new = _new_beam(room)
+        self._table = np.empty(4 * room, dtype=np.int32)
+        self._stamps = np.zeros(4 * room + 1, dtype=np.int64)
+        self._ranks = np.empty(room, dtype=np.float64)
+        if len(self.beam.links) < min(self.settings.beam_size, room):
+            self.beam = _grown_beam(self.beam, min(self.settings.beam_size, room))
+
+    def advance(self, scores: np.ndarray, skip: np.ndarray) -> None:
+        """Take in a chunk of frames."""
+        decoder, status, frame = self.decoder, -1, 0
+        while status != DONE:
+            status, frame, self.num_hypotheses = advance(
+                scores, skip, frame, decoder._trie, decoder._look_ahead, decoder._lm_arrays, decoder._word_ids,
+                self.settings, self.beam, self.num_hypotheses, self._new, self._table, self._stamps, self._ranks,
+                self.histories,
+            )  # fmt: skip
+            if status == MORE_HYPOTHESES:
+                self._make_room(2 * self._room)
+            elif status == MORE_HISTORIES:
+                self._grow_histories(2 * len(self.histories.links))
+            elif status != DONE:
+                self._grow_records(2 * len(self.histories.records))
+
+    def _grow_histories(self, size: int) -> None:
+        old = self.histories
+        count = int(old.counts[NUM_HISTORIES])
+        links, scores = np.empty((size, 3), dtype=np.int32), np.empty((size, 2), dtype=np.float64)
+        links[:count], scores[:count] = old.links[:count], old.scores[:count]
+        table = np.full(1 << (2 * size - 1).bit_length(), -1, dtype=np.int32)
+        fill_history_table(links, table, count)
+        self.histories = old._replace(links=links, scores=scores, table=table)
+
+    def _grow_records(self, size: int) -> None:
+        count = int(self.histories.counts[NUM_RECORDS])
+        records = np.empty((size, 4), dtype=np.int32)
+        records[:count] = self.histories.records[:count]
+        self.histories = self.histories._replace(records=records)
+
+    def hypotheses(self) -> list[Hypothesis]:
+        """End the sentence here."""
+        decoder, beam = self.decoder, self.beam
+        nodes = beam.links[: self.num_hypotheses, kernels.NODE]
+        begin = decoder._trie.word_begin
+        most = self.num_hypotheses + int((begin[nodes + 1] - begin[nodes]).sum())
+        self._grow_histories(int(self.histories.counts[NUM_HISTORIES]) + most)
+        self._grow_records(int(self.histories.counts[NUM_RECORDS]) + most)
+        ends = _new_beam(most)
+        place = np.full(len(self.histories.links), -1, dtype=np.int32)
+        count = finish(
+            decoder._trie, decoder._lm_arrays, decoder._word_ids, self.settings, beam, self.num_hypotheses,
+            self.histories, place, ends,
+        )  # fmt: skip
+        complete = count > 0
+        if complete:
+            total, acoustic = ends.scores[:count, TOTAL], ends.scores[:count, kernels.BLANK]
+            lm, records = ends.scores[:count, kernels.LM], ends.links[:count, RECORD]
+        else:
+            # No hypothesis ends with a whole word: what was complete before the word in progress.
+            best = int(np.argmax(beam.scores[: self.num_hypotheses, TOTAL])) if self.num_hypotheses else 0
+            history = beam.links[best, kernels.HISTORY]
+            acoustic = np.logaddexp(*beam.scores[[best], : kernels.LABEL + 1].T)
+            if not self.num_hypotheses:
+                history, acoustic = 0, np.array([-math.inf])
+            lm = self.histories.scores[[history], kernels.RAW]
+            total = acoustic + self.histories.scores[[history], kernels.WEIGHTED]
+            records = beam.links[[best], RECORD] if self.num_hypotheses else np.array([-1])
+        order = np.argsort(-total, kind="stable")[: decoder.num_hypotheses]
+        sentences = [decoder._trace(self.histories.records, int(records[i])) for i in order]
+        with np.errstate(invalid="ignore"):
+            weights = np.nan_to_num(np.exp(total[order] - total[order[0]]), nan=1.0)
+        confidences = _confidences(sentences, weights / weights.sum())
+        result = []
+        for i, sentence, shares in zip(order, sentences, confidences, strict=True):
+            words = [Word(text, start, end, share) for (text, start, end), share in zip(sentence, shares, strict=True)]
+            text = " ".join(word.text for word in words)
+            result.append(Hypothesis(text, float(total[i]), float(acoustic[i]), float(lm[i]), words, complete))
+        return result
+
+
+def _new_beam(size: int) -> Beam:
+    return Beam(np.empty((size, 6), dtype=np.int32), np.empty((size, 5), dtype=np.float64))
+
+
+def _grown_beam(beam: Beam, size: int) -> Beam:
+    grown = _new_beam(size)
+    grown.links[: len(beam.links)], grown.scores[: len(beam.links)] = beam.links, beam.scores
+    return grown
 
 
 def _confidences(sentences: list[list[tuple[str, int, int]]], posterior: np.ndarray) -> list[list[float]]:

@@ -46,8 +46,8 @@ def build_ngram_lm(
     Note:
         Chen and Goodman (1998), with the conventions of KenLM's lmplz (Heafield et al. 2013): lower orders count
         distinct left neighbours, except after `<s>`; the unigrams are interpolated with the uniform distribution over
-        the vocabulary, `<unk>` and `</s>`. Where the counts of counts do not allow an estimate, the discounts are 0.5, 1
-        and 1.5.
+        the vocabulary, `<unk>` and `</s>`. Where the counts of counts do not allow an estimate, the discounts are
+        0.5, 1 and 1.5.
 
     Example:
         >>> lm = build_ngram_lm(["we were here", "we were there"], order=2)
@@ -73,7 +73,7 @@ def build_ngram_lm(
 def _tokens(
     sentences: Iterable[str], vocabulary: Iterable[str] | None, max_words: int | None
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Words of the model, word index of every token with sentence boundaries, and how many tokens its sentence has left."""
+    """Words of the model, word index of every token with boundaries, how many tokens its sentence has left."""
     index: dict[str, int] = {}
     stream: list[int] = []
     lengths: list[int] = []

@@ -254,8 +254,8 @@ class NGramLM:
         header = json.loads(text)
         if size != 20 + length + header["payload_bytes"]:
             raise ValueError(
-                f"{path} has {size} bytes, its header says {20 + length + header['payload_bytes']}; the file is truncated "
-                "or damaged: convert the ARPA file again."
+                f"{path} has {size} bytes, its header says {20 + length + header['payload_bytes']}; the file is "
+                "truncated or damaged: convert the ARPA file again."
             )
         data = np.memmap(path, dtype=np.uint8, mode="r")
         arrays = {}
@@ -341,7 +341,6 @@ def pack_ngrams(tables: ArpaTables) -> NGramLM:
 
     # keys[k]: sorted (context node, word) of order k + 1, as one integer; base[k]: node of its first entry.
     sections = _with_contexts(ngrams, log_probs, log_backoffs, num_words)
-    order = len(sections)
     counts = [len(section[0]) for section in sections]
     num_nodes = 1 + sum(counts)
     num_contexts = num_nodes - counts[-1]
