@@ -144,7 +144,8 @@ def write_report(
     for index, trial in enumerate(trials):
         if len(examples) == num_examples:
             break
-        if trial.get("features") is None and trial.get("log_probs") is None:
+        # A trial shorter than a patch has no frames, and there may be nothing to draw.
+        if all(trial.get(key) is None or len(trial[key]) == 0 for key in ("features", "log_probs")):
             continue
         name = f"trial_{index:04d}"
         pngs[name], note = _trial_png(figures, trial, normalization)

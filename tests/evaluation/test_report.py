@@ -227,6 +227,14 @@ def test_log_probabilities_alone_or_features_alone_make_a_figure(tmp_path):
     assert {png.stem for png in (tmp_path / "figures").iterdir()} == {"trial_0000", "trial_0001"}
 
 
+def test_a_trial_too_short_for_a_frame_is_counted_as_missed_and_not_drawn(tmp_path):
+    trial = {"log_probs": np.zeros((0, 41)), "reference_phonemes": "N OW SIL", "reference_text": "No."}
+    write_report(tmp_path, title="t", trials=[trial | {"hypothesis_text": ""}])
+    rates = json.loads((tmp_path / "report.json").read_text())["systems"]["BIT"]["rates"]
+    assert (rates["PER"]["deletions"], rates["WER"]["rate"]) == (3, 1.0)
+    assert not list((tmp_path / "figures").glob("trial_*"))
+
+
 def test_the_same_input_gives_the_same_bytes(tmp_path):
     first, second = (write_report(tmp_path / name, title="t", trials=synthetic_trials(1, 1)[:1]) for name in "ab")
     assert first.read_bytes() == second.read_bytes()
