@@ -2,8 +2,9 @@
 
     python benchmarks/simulator_statistics.py --output_dir benchmarks/results
 
-The real trial (participant T12, area 6v, CC0) gives one number for each statistic; the simulator gives a range over participants,
-each with as many electrodes and bins as the real trial. Writes `simulator_statistics.json` and `simulator_statistics.png`.
+The real trial (participant T12, area 6v, CC0) gives one number for each statistic; the simulator gives a range over
+participants, each with as many electrodes and bins as the real trial. Writes `simulator_statistics.json` and
+`simulator_statistics.png`.
 """
 
 from __future__ import annotations

@@ -181,9 +181,9 @@ _T12 = replace(
     test_sentences=240,
     num_sessions=8,
     areas=("superior_6v", "inferior_6v"),
-    phone_duration_ms=175.0,
+    phone_duration_ms=190.0,
     phone_duration_shape=2.5,
-    pause_ms=260.0,
+    pause_ms=300.0,
     short_pause_probability=0.5,
     lead_silence_ms=500.0,
     trail_silence_ms=400.0,
@@ -195,10 +195,10 @@ _T15 = replace(
     _T12,
     participant_id="t15like",
     sentences_source="t15",
-    max_words=7,
+    max_words=6,
     areas=("ventral_6v", "area_4", "55b", "dorsal_6v"),
-    phone_duration_ms=260.0,
-    pause_ms=500.0,
+    phone_duration_ms=290.0,
+    pause_ms=560.0,
     short_pause_probability=0.25,
     lead_silence_ms=600.0,
     trail_silence_ms=500.0,
@@ -206,4 +206,4 @@ _T15 = replace(
 )
 PRESETS = MappingProxyType({"demo": _DEMO, "t12-like": _T12, "t15-like": _T15})
 """Named configurations: `"demo"` (short trials, clear signals), `"t12-like"` (62 words a minute, weaker signals) and
-`"t15-like"` (slower speech, longer trials, sentences of at most 7 words)."""
+`"t15-like"` (slower speech, longer trials, sentences of at most 6 words)."""
