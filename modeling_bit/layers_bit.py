@@ -220,6 +220,20 @@ class Dropout(nn.Module):
         return f"p={self.p}"
 
 
+@torch.no_grad()
+def init_identity(parameters: nn.ParameterDict) -> None:
+    """Make the maps of a [`SessionLinear`] the identity, except those that a checkpoint has filled.
+
+    Args:
+        parameters (`nn.ParameterDict`): its weights or its biases.
+    """
+    for parameter in parameters.values():
+        if parameter.dim() == 2:
+            init.eye_(parameter)
+        else:
+            init.zeros_(parameter)
+
+
 class SessionLinear(nn.Module):
     """A linear map of the channels for each session, the identity at first.
 
@@ -242,13 +256,6 @@ class SessionLinear(nn.Module):
             raise ValueError(f"Session names {self.sessions} differ only in '.' and '-': rename them.")
         self.weight = nn.ParameterDict({key: nn.Parameter(torch.eye(num_channels)) for key in self.keys})
         self.bias = nn.ParameterDict({key: nn.Parameter(torch.zeros(num_channels)) for key in self.keys})
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Make every map the identity, except those that a checkpoint has filled."""
-        for key in self.keys:
-            init.eye_(self.weight[key])
-            init.zeros_(self.bias[key])
 
     def forward(self, features: torch.Tensor, session_index: torch.Tensor | None = None) -> torch.Tensor:
         """Apply each trial's own map.

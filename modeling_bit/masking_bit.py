@@ -15,7 +15,8 @@ def sample_span_mask(
     """Draw a mask of random spans for each trial, covering exactly the asked share of its real frames.
 
     Spans of uniformly drawn length 1 to `max_span` are collected until they cover `round(ratio * length)` frames (the
-    last one is cut to fit), and are then placed in random order between the unmasked frames, so they never overlap.
+    last one is cut to fit). They are placed in random order between the unmasked frames, so they never overlap, on a
+    ring of the trial's frames that is then turned by a random angle, so every frame is masked equally often.
 
     Args:
         lengths (`torch.Tensor` of shape `(B,)`): number of real frames of each trial.
@@ -61,6 +62,8 @@ def sample_span_mask(
     items = torch.cat([spans, singles], dim=1)  # (B, 2P)
     order = torch.rand(items.shape, device=device, generator=generator).masked_fill(items == 0, 2.0).argsort(dim=1)
     ends = items.gather(1, order).cumsum(dim=1)
-    item = torch.searchsorted(ends, frames.expand(batch, -1).contiguous(), right=True).clamp(max=items.shape[1] - 1)
+    turn = torch.rand(batch, 1, device=device, generator=generator) * real
+    position = (frames + turn.long()) % real.clamp(min=1)
+    item = torch.searchsorted(ends, position, right=True).clamp(max=items.shape[1] - 1)
     masked = order.gather(1, item) < num_frames
     return masked & (frames < real)

@@ -24,6 +24,7 @@ from .layers_bit import (
     ctc_loss,
     extract_patches,
     find_participant,
+    init_identity,
     per_participant,
     prepare_frames,
     values_are_cheap,
@@ -182,6 +183,18 @@ def eager_attention_forward(
     return (drop(probabilities, dropout, module.training) @ value).transpose(1, 2).contiguous(), probabilities
 
 
+def depth_scale(config: BITConfig) -> float:
+    """Factor on the initial weights of a block's projections; the deeper the encoder, the smaller.
+
+    Args:
+        config (`BITConfig`): the configuration.
+
+    Returns:
+        `float`: `0.67 * num_hidden_layers ** -0.25`.
+    """
+    return 0.67 * config.num_hidden_layers**-0.25
+
+
 class BITAttention(nn.Module):
     """Multi-head attention with rotary positions; dropout on the probabilities and before the output projection.
 
@@ -198,8 +211,10 @@ class BITAttention(nn.Module):
         self.is_causal = config.causal
         self.dropout = config.attention_dropout
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)  # one product is faster than three
+        self.qkv.init_scales = (1.0, 1.0, depth_scale(config) * 2**0.5)
         self.out_dropout = Dropout(config.hidden_dropout)
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj.init_scales = (depth_scale(config),)
 
     def forward(self, hidden: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], mask: Any) -> torch.Tensor:
         """Let the patches look at each other.
@@ -248,6 +263,7 @@ class BITMLP(nn.Module):
         self.activation = ACT2FN[config.hidden_act]
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
         self.dropout = Dropout(config.hidden_dropout)
+        self.up_proj.init_scales = self.down_proj.init_scales = (depth_scale(config),)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Transform each patch by itself.
@@ -316,28 +332,21 @@ class BITPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # torch's own values, then the paper's scaling by depth. Everything that a checkpoint may lack is covered:
-        # loading builds on the meta device, and what is not set here would be uninitialised memory.
-        depth_scale = 0.67 * self.config.num_hidden_layers**-0.25
+        # torch's own values times the paper's scaling by depth. Everything that a checkpoint may lack is covered:
+        # loading builds on the meta device and leaves uninitialised memory where nothing is set. transformers asks only
+        # about modules that hold parameters themselves, so nothing may hang on a module that merely holds others.
         if isinstance(module, nn.Linear):
-            init.uniform_(module.weight, -(module.in_features**-0.5), module.in_features**-0.5)
+            if not getattr(module.weight, "_is_hf_initialized", False):
+                scales = getattr(module, "init_scales", (1.0,))
+                for part, scale in zip(module.weight.chunk(len(scales)), scales, strict=True):
+                    init.uniform_(part, -scale * module.in_features**-0.5, scale * module.in_features**-0.5)
             if module.bias is not None:
                 init.uniform_(module.bias, -(module.in_features**-0.5), module.in_features**-0.5)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, BITAttention):
-            bound = depth_scale * self.config.hidden_size**-0.5
-            init.uniform_(module.out_proj.weight, -bound, bound)
-            if not getattr(module.qkv.weight, "_is_hf_initialized", False):
-                values = module.qkv.weight.chunk(3)[2]
-                init.uniform_(values, -bound * 2**0.5, bound * 2**0.5)
-        elif isinstance(module, BITMLP):
-            for projection in (module.up_proj, module.down_proj):
-                bound = depth_scale * projection.in_features**-0.5
-                init.uniform_(projection.weight, -bound, bound)
-        elif isinstance(module, SessionLinear):
-            module.reset_parameters()
+        elif isinstance(module, nn.ParameterDict):
+            init_identity(module)
         elif isinstance(module, BITRotaryEmbedding):
             init.copy_(module.inv_freq, module.compute_frequencies())
         elif isinstance(module, BITModel):

@@ -23,6 +23,7 @@ from .layers_bit import (
     ctc_loss,
     extract_patches,
     find_participant,
+    init_identity,
     prepare_frames,
 )
 from .modeling_bit import BITCTCOutput, BITModelOutput
@@ -62,8 +63,8 @@ class BITGRUPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
         elif isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
             init.uniform_(module.bias, -(module.in_features**-0.5), module.in_features**-0.5)
-        elif isinstance(module, SessionLinear):
-            module.reset_parameters()
+        elif isinstance(module, nn.ParameterDict):
+            init_identity(module)
         elif isinstance(module, BITGRUModel):
             init.xavier_uniform_(module.initial_state)
 
