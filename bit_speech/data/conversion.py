@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from bit_speech.data.schema import SPLITS
 from bit_speech.data.splits import LeakageReport, find_leakage
-from bit_speech.data.writing import COMPRESSIONS, ShardWriter, dataset_card, file_sha256, read_identities
+from bit_speech.data.writing import COMPRESSIONS, ShardWriter, dataset_card, file_hash, read_identities
 from bit_speech.files import write_json, write_text
 
 MANIFEST_NAME = "conversion.json"
@@ -265,7 +265,7 @@ class _Hashes:
     def of(self, sources: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
         for path in sources.values():
             if path not in self._known:
-                self._known[path] = {"num_bytes": path.stat().st_size, "sha256": file_sha256(path)}
+                self._known[path] = {"num_bytes": path.stat().st_size, "xxh3_128": file_hash(path)}
         return {name: self._known[path] for name, path in sources.items()}
 
 
@@ -310,7 +310,7 @@ def _is_done(
         return False
     if hashes.of(plan.sources) != entry["sources"]:
         return False
-    return not entry["num_trials"] or file_sha256(path) == entry["sha256"]
+    return not entry["num_trials"] or file_hash(path) == entry["xxh3_128"]
 
 
 def _write_shard(
@@ -340,7 +340,7 @@ def _write_shard(
         writer.discard()
     if summary is None:
         (folder / plan.name).unlink(missing_ok=True)
-        summary = {"num_trials": 0, "num_bins": 0, "num_bytes": 0, "sha256": None}
+        summary = {"num_trials": 0, "num_bins": 0, "num_bytes": 0, "xxh3_128": None}
     return {
         "split": plan.split,
         "session_id": plan.session_id,

@@ -192,7 +192,8 @@ def _validate_channel_names(names: Sequence[str], column: str, num_channels: int
     if isinstance(names, str) or len(names) != num_channels:
         got = repr(names) if isinstance(names, str) else f"{len(names)} names"
         raise ValueError(f"{trial}: {column} needs one name per channel ({num_channels}), got {got}")
-    wrong = {name for name in names if not isinstance(name, str) or not name}
+    # Hundreds of names, but few that differ.
+    wrong = {name for name in set(names) if not isinstance(name, str) or not name}
     if wrong:
         raise ValueError(
             f"{trial}: {column} holds {sorted(map(repr, wrong))[0]}; every name must be a non-empty string"
