@@ -73,21 +73,32 @@ class SessionChannels:
         return (self.drift_weights * waves).sum(axis=1)
 
     def draw_common_noise(self, num_bins: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw the noise that electrodes share: stationary first-order autoregressions of unit variance.
+        """Draw the noise that electrodes share: smooth and stationary, of unit variance.
 
         Args:
             num_bins (`int`): length of the trial.
             rng (`np.random.Generator`): source of randomness.
 
         Returns:
-            `np.ndarray` of shape `(T, Q)`: float64.
+            `np.ndarray` of shape `(T, Q)`: float64. Two first-order autoregressions in series make each source; its
+            correlation falls to a half within 1.7 time constants, flat at first as in the real trial.
         """
         memory = self.noise_memory
-        noise = rng.standard_normal((num_bins, len(memory)))
-        noise[1:] *= np.sqrt(1 - memory**2)
+        innovations = rng.standard_normal((num_bins + 1, len(memory)))
+        variance = 1 / (1 - memory**2)
+        # First bin from the stationary law: `inner` is the first autoregression, `outer` the second, which it drives.
+        covariance = variance / (1 - memory**2)
+        outer_variance = variance * (1 + memory**2) / (1 - memory**2) ** 2
+        inner = np.sqrt(variance) * innovations[0]
+        residual_sd = np.sqrt(outer_variance - covariance**2 / variance)
+        outer = covariance / variance * inner + residual_sd * innovations[num_bins]
+        noise = np.empty((num_bins, len(memory)))
+        noise[0] = outer
         for now in range(1, num_bins):
-            noise[now] += memory * noise[now - 1]
-        return noise
+            inner = memory * inner + innovations[now]
+            outer = memory * outer + inner
+            noise[now] = outer
+        return noise / np.sqrt(outer_variance)
 
     def mean_counts(self, log_rates: np.ndarray) -> np.ndarray:
         """Turn log rates into expected crossings, saturating because a neuron is refractory.

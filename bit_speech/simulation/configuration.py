@@ -103,7 +103,7 @@ class SimulationConfig:
     burstiness: float = 0.02
     dead_electrode_share: float = 0.03
     noisy_electrode_share: float = 0.06
-    common_time_constants_ms: tuple[float, ...] = (100.0, 500.0, 1500.0)
+    common_time_constants_ms: tuple[float, ...] = (60.0, 200.0, 500.0)
     common_variance_shares: tuple[float, ...] = (0.25, 0.5, 0.25)
     common_rate_sd: float = 0.2
     common_power_sd: float = 0.27
@@ -187,7 +187,11 @@ _T12 = replace(
     short_pause_probability=0.5,
     lead_silence_ms=500.0,
     trail_silence_ms=400.0,
-    tuning_gain=0.25,
+    tuning_gain=0.2,
+    common_time_constants_ms=(300.0, *(6 * (230.0,)), 60.0),
+    common_variance_shares=(0.3, *(6 * (0.1,)), 0.1),
+    common_rate_sd=0.28,
+    common_power_sd=0.32,
     tuning_drift_per_session=0.1,
     baseline_drift_per_session=0.15,
 )
@@ -202,7 +206,7 @@ _T15 = replace(
     short_pause_probability=0.25,
     lead_silence_ms=600.0,
     trail_silence_ms=500.0,
-    tuning_gain=0.3,
+    tuning_gain=0.2,
 )
 PRESETS = MappingProxyType({"demo": _DEMO, "t12-like": _T12, "t15-like": _T15})
 """Named configurations: `"demo"` (short trials, clear signals), `"t12-like"` (62 words a minute, weaker signals) and

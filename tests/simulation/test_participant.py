@@ -155,18 +155,30 @@ def test_tuning_drifts_a_little_from_day_to_day_and_more_over_many():
     assert np.corrcoef(first, last)[0, 1] < np.corrcoef(first, second)[0, 1]
 
 
+def test_common_noise_is_stationary_and_of_unit_variance(participant):
+    channels = participant.channels(participant.sessions[0])
+    rng = np.random.default_rng(0)
+    draws = np.stack([channels.draw_common_noise(60, rng) for _ in range(3000)])
+    np.testing.assert_allclose(draws.std(axis=0), 1, atol=0.06)
+
+
 def test_the_statistics_of_the_real_trial_are_met():
-    config = replace(PRESETS["t12-like"], num_sessions=1, train_sentences=20, val_sentences=0, test_sentences=0)
-    features = np.concatenate([trial.features for trial in SimulatedParticipant(config).trials()])
-    counts, log_power = features[:, :64], features[:, 64:]
-    active = counts.std(axis=0) > 0
-    counts, log_power = counts[:, active], np.log(log_power[:, active])
-    same = [np.corrcoef(a, b)[0, 1] for a, b in zip(np.log1p(counts).T, log_power.T)]
+    config = replace(PRESETS["t12-like"], num_sessions=1, train_sentences=10, val_sentences=0, test_sentences=0)
+    figures = []
+    for seed in range(4):
+        features = np.concatenate([trial.features for trial in SimulatedParticipant(config, seed).trials()])
+        active = features[:, :64].std(axis=0) > 0
+        counts, log_power = features[:, :64][:, active], np.log(features[:, 64:][:, active])
+        same = [np.corrcoef(a, b)[0, 1] for a, b in zip(np.log1p(counts).T, log_power.T)]
+        rates = counts.mean(axis=0)
+        fano = counts.var(axis=0) / rates
+        figures.append((np.mean(same), np.median(rates), (counts == 0).mean(), np.median(fano)))
+    correlation, rate, silent, fano = np.mean(figures, axis=0)
     # Figures of the real trial; tests/fixtures/t12_neural_trial.
-    assert np.mean(same) == pytest.approx(0.48, abs=0.04)
-    assert np.median(counts.mean(axis=0)) == pytest.approx(0.57, abs=0.12)
-    assert (counts == 0).mean() == pytest.approx(0.575, abs=0.06)
-    assert np.median(counts.var(axis=0) / counts.mean(axis=0)) == pytest.approx(1.02, abs=0.1)
+    assert correlation == pytest.approx(0.48, abs=0.03)
+    assert rate == pytest.approx(0.57, abs=0.08)
+    assert silent == pytest.approx(0.575, abs=0.04)
+    assert fano == pytest.approx(1.02, abs=0.1)
 
 
 def test_imagined_speech_is_weaker_and_shifted_in_the_same_electrodes():
