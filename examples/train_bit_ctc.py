@@ -180,7 +180,6 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             key: value for key, value in scores["final_evaluation"].items() if key.startswith(("eval_per", "eval_loss"))
         }
         print(json.dumps(shown, indent=2))
-    trainer.end()
     return scores
 
 

@@ -114,3 +114,30 @@ def set_incomplete_aside(output_dir: str | os.PathLike[str]) -> list[Path]:
         logger.warning("%s was not written to its end; it is now %s and is not used", path.name, aside.name)
         moved.append(aside)
     return moved
+
+
+def delete_old_checkpoints(
+    output_dir: str | os.PathLike[str], keep: int | None, best: str | os.PathLike[str] | None = None
+) -> list[Path]:
+    """Delete the oldest complete checkpoints; the newest and the best always stay.
+
+    Args:
+        output_dir (`str`): folder of the run.
+        keep (`int` or None): how many to keep, None for all. The best counts among them.
+        best (`str`, *optional*): the best checkpoint.
+
+    Returns:
+        `list[Path]`: what was deleted. Half-written checkpoints are not touched.
+    """
+    if keep is None or keep <= 0:
+        return []
+    complete = [path for path in checkpoints(output_dir) if is_complete(path)]
+    precious = {path.resolve() for path in complete[-1:]} | ({Path(best).resolve()} if best else set())
+    others = [path for path in complete if path.resolve() not in precious]
+    spare = max(0, keep - (len(complete) - len(others)))
+    old = others[: len(others) - spare]
+    for path in old:
+        # Without its seal it does not count any more, should the process end half-way through.
+        (path / SEAL_NAME).unlink()
+        shutil.rmtree(path)
+    return old

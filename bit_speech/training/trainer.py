@@ -16,12 +16,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
-from transformers.trainer import rotate_checkpoints
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy
 
 from bit_speech.files import write_json
 from bit_speech.training.batches import EpochBatchSampler, LengthSortedBatchSampler, TrialLoader
 from bit_speech.training.checkpoints import (
+    delete_old_checkpoints,
     is_complete,
     newest_complete_checkpoint,
     seal_checkpoint,
@@ -584,13 +585,14 @@ class BITTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             seal_checkpoint(folder)
-            rotate_checkpoints(
-                output_dir=str(folder.parent),
-                save_total_limit=limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=True,
-            )
+            delete_old_checkpoints(folder.parent, limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """Save model and processor without the pickle of the arguments, which `metrics.json` holds as text."""
+        super()._save(output_dir, state_dict=state_dict)
+        if self.args.should_save:
+            Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _restore_progress(self) -> None:
         """Continue the running sums of a resumed run, so that its log repeats that of a run that was not stopped."""

@@ -108,3 +108,17 @@ def test_every_configuration_is_read_and_says_its_command_and_its_result(script,
 def test_a_command_that_cannot_work_is_refused_with_the_remedy(script, tmp_path, wrong, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         script.main([*wrong, f"--output_dir={tmp_path}", "--use_cpu"])
+
+
+def test_words_are_decoded_and_scored_when_a_lexicon_and_a_language_model_are_given(script, small_preset, tmp_path):
+    from bit_speech.decoding import build_ngram_lm
+    from bit_speech.simulation import SimulatedParticipant
+
+    texts = [trial.text for trial in SimulatedParticipant("demo").trials("val")]
+    lm = tmp_path / "lm.arpa"
+    build_ngram_lm(texts, order=2).write_arpa(lm)
+    settings = ["--lexicon=cmudict", f"--lm={lm}", "--beam_size=20", "--acoustic_scale=0.5"]
+    scores = script.main([*flags("bit", tmp_path / "run"), *settings])
+    wer = scores["word_error_rate"]
+    assert wer["num_sentences"] == len(texts) and wer["low"] <= wer["rate"] <= wer["high"]
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["word_error_rate"] == wer

@@ -12,6 +12,7 @@ import torch
 
 from bit_speech.training.checkpoints import (
     checkpoints,
+    delete_old_checkpoints,
     is_complete,
     newest_complete_checkpoint,
     seal_checkpoint,
@@ -114,6 +115,30 @@ def test_incomplete_checkpoints_are_set_aside_and_never_deleted(tmp_path):
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-5"]
 
 
+def test_the_newest_and_the_best_checkpoint_stay_when_older_ones_are_deleted(tmp_path):
+    for step in (5, 10, 15, 20):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        seal_checkpoint(tmp_path / f"checkpoint-{step}")
+    (tmp_path / "checkpoint-25").mkdir()  # half written: neither counted nor deleted
+
+    def left(keep, best=None):
+        delete_old_checkpoints(tmp_path, keep, best)
+        return [path.name.split("-")[1] for path in checkpoints(tmp_path)]
+
+    assert left(None) == ["5", "10", "15", "20", "25"]
+    assert left(3, tmp_path / "checkpoint-5") == ["5", "15", "20", "25"]
+    assert left(1, tmp_path / "checkpoint-5") == ["5", "20", "25"]
+    assert left(1) == ["20", "25"]
+
+
+def test_a_saved_run_holds_no_pickle_of_its_arguments(tiny, tmp_path):
+    run = tiny.trainer(tmp_path, train=tiny.trials(8), max_steps=1, save_strategy="steps", save_steps=1)
+    run.train()
+    run.save_model(str(tmp_path / "model"))
+    assert not list(tmp_path.rglob("training_args.bin"))
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_the_same_global_batch(tiny, tmp_path, one_thread):
     alone = tiny.distributed(tmp_path / "alone", batch_size=8)
@@ -128,6 +153,10 @@ def test_two_processes_train_as_one_with_the_same_global_batch(tiny, tmp_path, o
         assert step == other_step
         assert loss == pytest.approx(other_loss, rel=1e-5)
         assert norm == pytest.approx(other_norm, rel=1e-4)
+    resume = ["--resume_from", str(tmp_path / "two" / "checkpoint-4")]  # in the middle of an epoch
+    done = run_process(*torchrun, str(TINY), str(tmp_path / "again"), "--distributed", *resume)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "again" / "result.json").read_text()) == result
     weights = torch.load(tmp_path / "two" / "weights.pt", weights_only=True)
     for name, value in alone.model.state_dict().items():
         torch.testing.assert_close(value, weights[name], atol=1e-4, rtol=1e-3)

@@ -139,11 +139,12 @@ def main():
     parser.add_argument("--kill_while_saving", type=int)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--distributed", action="store_true")
+    parser.add_argument("--resume_from")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.distributed:
         run = distributed(options.output_dir, batch_size=4)
-        run.train()
+        run.train(resume_from_checkpoint=options.resume_from)
         scores = run.evaluate()
         log_probs = run.predict_log_probs(trials(7, seed=2))
         if run.is_world_process_zero():
@@ -156,7 +157,7 @@ def main():
                 "first": [float(values.sum()) for values in log_probs],
             }
             (Path(options.output_dir) / "result.json").write_text(json.dumps(result))
-        run.end()
+        torch.distributed.destroy_process_group()
         return
     run = survivor(options.output_dir)
     step, save_rng_state = run.training_step, run._save_rng_state
@@ -186,7 +187,8 @@ def distributed(output_dir, batch_size):
         net=model(dropout=0.0),
         max_steps=8,
         per_device_train_batch_size=batch_size,
-        logging_steps=1,
+        save_strategy="steps",
+        save_steps=4,
         max_grad_norm=1.0,
     )
 
