@@ -161,13 +161,15 @@ class BITConfig(RemoteCodeMixin, PreTrainedConfig):
         if self.patch_stride is None:
             self.patch_stride = self.patch_size
         self.participants, self.sessions = check_participants(self.participants, self.sessions)
-        if self.id2label is None and self.vocab_size == len(MODEL_ORDER):
+        super().__post_init__(**kwargs)
+        if self.vocab_size == len(MODEL_ORDER):
             self.id2label = dict(enumerate(MODEL_ORDER))
             self.label2id = {token: index for index, token in enumerate(MODEL_ORDER)}
-        super().__post_init__(**kwargs)
-        positive = ("vocab_size", "patch_size", "patch_stride", "hidden_size", "num_hidden_layers")
-        positive += ("num_attention_heads", "intermediate_size", "mask_max_span")
-        check_ranges(self, positive, ("embedding_dropout", "hidden_dropout", "attention_dropout", "mask_ratio"))
+        sizes = ("vocab_size", "patch_size", "patch_stride", "hidden_size", "num_hidden_layers")
+        more_sizes = ("num_attention_heads", "intermediate_size", "mask_max_span")
+        check_ranges(
+            self, sizes + more_sizes, ("embedding_dropout", "hidden_dropout", "attention_dropout", "mask_ratio")
+        )
         if self.hidden_size % self.num_attention_heads or (self.hidden_size // self.num_attention_heads) % 2:
             raise ValueError(
                 f"hidden_size={self.hidden_size} must be num_attention_heads={self.num_attention_heads} heads of one "

@@ -65,10 +65,10 @@ class BITGRUConfig(RemoteCodeMixin, PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill in the class names and check everything."""
         self.participants, self.sessions = check_participants(self.participants, self.sessions)
-        if self.id2label is None and self.vocab_size == len(MODEL_ORDER):
+        super().__post_init__(**kwargs)
+        if self.vocab_size == len(MODEL_ORDER):
             self.id2label = dict(enumerate(MODEL_ORDER))
             self.label2id = {token: index for index, token in enumerate(MODEL_ORDER)}
-        super().__post_init__(**kwargs)
         positive = ("vocab_size", "patch_size", "patch_stride", "hidden_size", "num_hidden_layers")
         check_ranges(self, positive, ("input_dropout", "hidden_dropout"))
         if len(self.participants) != 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -331,13 +332,48 @@ def ctc_loss(
                 f"blank {blank}, padding is -100."
             )
     log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32).transpose(0, 1)  # (P, B, V)
+    targets, label_lengths = labels.clamp(min=0), real.sum(dim=1)
     with torch.autocast(device_type=logits.device.type, enabled=False):
-        return F.ctc_loss(
-            log_probs,
-            labels.clamp(min=0),
-            frame_lengths,
-            real.sum(dim=1),
-            blank=blank,
-            reduction=reduction,
-            zero_infinity=zero_infinity,
-        )
+        if not torch.compiler.is_compiling():
+            lengths = (frame_lengths, label_lengths)
+            return F.ctc_loss(log_probs, targets, *lengths, blank, reduction, zero_infinity)
+        losses, _ = _compilable_ctc(log_probs, targets, frame_lengths, label_lengths, blank, zero_infinity)
+        return losses.sum() if reduction == "sum" else (losses / label_lengths.clamp(min=1)).mean()
+
+
+# torch's own operator has outputs whose shapes depend on the labels, which cuts a compiled graph. This one computes the
+# gradient along with the losses, so that all its shapes are known.
+@torch.library.custom_op("bit_speech::ctc", mutates_args=())
+def _compilable_ctc(
+    log_probs: torch.Tensor,
+    targets: torch.Tensor,
+    frame_lengths: torch.Tensor,
+    label_lengths: torch.Tensor,
+    blank: int,
+    zero_infinity: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    arguments = (targets, frame_lengths, label_lengths)
+    losses, alpha = torch.ops.aten._ctc_loss.Tensor(log_probs, *arguments, blank, zero_infinity)
+    gradient = torch.ops.aten._ctc_loss_backward.Tensor(
+        torch.ones_like(losses), log_probs, *arguments, losses, alpha, blank, zero_infinity
+    )
+    if zero_infinity:
+        losses = torch.where(losses.isinf(), 0.0, losses)
+    return losses, gradient.contiguous()
+
+
+@_compilable_ctc.register_fake
+def _(log_probs, targets, frame_lengths, label_lengths, blank, zero_infinity):  # type: ignore[no-untyped-def]
+    return log_probs.new_empty(log_probs.shape[1]), log_probs.new_empty(log_probs.shape)
+
+
+def _keep_gradient(ctx: Any, inputs: tuple, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    ctx.save_for_backward(output[1])
+
+
+def _ctc_backward(ctx: Any, grad_losses: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    (gradient,) = ctx.saved_tensors
+    return gradient * grad_losses[None, :, None], None, None, None, None, None
+
+
+_compilable_ctc.register_autograd(_ctc_backward, setup_context=_keep_gradient)

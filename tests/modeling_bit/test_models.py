@@ -223,10 +223,42 @@ def test_a_missing_session_index_is_said(make):
         make().eval()(**(batch() | {"session_index": None}))
 
 
+def test_the_loss_of_a_compiled_model_and_its_gradient_are_those_of_torch():
+    from modeling_bit.layers_bit import _compilable_ctc
+
+    logits = torch.randn(3, 12, 41, dtype=torch.float32, requires_grad=True)
+    labels, counts = torch.randint(1, 41, (3, 4)), torch.tensor([4, 2, 3])
+    frames = torch.tensor([12, 9, 3])  # the last is too short when labels repeat
+    labels[2] = 5
+    for zero_infinity in (False, True):
+        log_probs = logits.log_softmax(dim=-1).transpose(0, 1)
+        expected = torch.nn.functional.ctc_loss(log_probs, labels, frames, counts, 0, "none", zero_infinity)
+        losses, _ = _compilable_ctc(log_probs, labels, frames, counts, 0, zero_infinity)
+        torch.testing.assert_close(losses, expected)
+        weights, good = torch.tensor([1.0, 2.0, 3.0]), slice(0, 3 if zero_infinity else 2)
+        first = torch.autograd.grad((expected * weights)[good].sum(), logits, retain_graph=True)[0]
+        second = torch.autograd.grad((losses * weights)[good].sum(), logits)[0]
+        torch.testing.assert_close(first[good], second[good])
+
+
 @pytest.mark.slow
-@every_model
-def test_compiling_the_whole_graph_changes_nothing(make):
-    model, inputs = make().eval(), batch()
+@pytest.mark.parametrize("name", ["paper", "causal and windowed", "overlapping", "sessions"])
+def test_compiling_the_whole_graph_changes_nothing(name):
+    model, inputs = MODELS[name]().eval(), batch()
     compiled = torch.compile(model, fullgraph=True)
-    with torch.no_grad():
-        torch.testing.assert_close(compiled(**inputs).logits, model(**inputs).logits, atol=1e-5, rtol=1e-5)
+    expected, output = model(**inputs), compiled(**inputs)
+    torch.testing.assert_close(output.logits, expected.logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(output.loss, expected.loss)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for first, second in zip(
+        torch.autograd.grad(expected.loss, parameters), torch.autograd.grad(output.loss, parameters), strict=True
+    ):
+        torch.testing.assert_close(first, second, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_training_compiles_as_one_graph_with_masking_and_dropout():
+    model = torch.compile(MODELS["masked"]().train(), fullgraph=True)
+    loss = model(**batch()).loss
+    loss.backward()
+    assert torch.isfinite(loss)
