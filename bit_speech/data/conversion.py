@@ -221,9 +221,12 @@ def run_conversion(
     lock = FileLock(lock_path, timeout=0)
     try:
         with lock:
-            report = _run(folder, plans, settings, source, list(problems), allow_partial, progress)
-            lock_path.unlink(missing_ok=True)
-            return report
+            try:
+                return _run(folder, plans, settings, source, list(problems), allow_partial, progress)
+            finally:
+                # Windows takes the file away itself, and refuses while it is open.
+                if os.name != "nt":
+                    lock_path.unlink(missing_ok=True)
     except Timeout:
         raise FileExistsError(f"another process is converting into {str(folder)!r}; wait for it to end") from None
 
