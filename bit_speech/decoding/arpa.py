@@ -7,24 +7,25 @@ import gzip
 import lzma
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, Any, NamedTuple
 
 import numba
 import numpy as np
 
 _BLOCK_BYTES = 1 << 22
-_OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 _COUNT = re.compile(rb"^ngram\s+(\d+)\s*=\s*(\d+)$")
 
 # What the parser found when it stopped.
-_NEEDS_MORE, _BLANK_OR_SECTION, _BAD_NUMBER, _UNKNOWN_WORD, _WRONG_FIELDS, _DUPLICATE_WORD = range(6)
+_NEEDS_MORE, _BLANK_OR_SECTION, _BAD_NUMBER, _UNKNOWN_WORD, _WRONG_FIELDS, _DUPLICATE_WORD, _POSITIVE = range(7)
 _PROBLEMS = {
     _BAD_NUMBER: "a number was expected",
     _UNKNOWN_WORD: "a word is not among the 1-grams",
     _WRONG_FIELDS: "expected a log10 probability, the words and, below the highest order, an optional backoff",
     _DUPLICATE_WORD: "the word was already listed",
+    _POSITIVE: "a log10 probability above zero",
 }
 
 
@@ -58,11 +59,12 @@ def open_binary(path: str | os.PathLike[str], mode: str = "rb") -> IO[bytes]:
     """
     path = Path(path)
     suffix = Path(path.name.removesuffix(".tmp")).suffix
-    return cast("IO[bytes]", _OPENERS.get(suffix, open)(path, mode))
+    opener: Callable[..., IO[bytes]] = _OPENERS.get(suffix, open)
+    return opener(path, mode)
 
 
 @numba.njit(nogil=True, cache=True)
-def hash_bytes(data, begin, end):  # type: ignore[no-untyped-def]
+def hash_bytes(data, begin, end):
     """FNV-1a of a slice of bytes."""
     value = np.uint64(0xCBF29CE484222325)
     for i in range(begin, end):
@@ -71,7 +73,7 @@ def hash_bytes(data, begin, end):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def find_word(table, vocabulary, offsets, data, begin, end):  # type: ignore[no-untyped-def]
+def find_word(table, vocabulary, offsets, data, begin, end):
     """Slot of a word in the open-addressing table: its entry is the word index, or -1 when the word is new."""
     mask = np.int64(len(table) - 1)
     slot = np.int64(hash_bytes(data, begin, end) & np.uint64(mask))
@@ -91,7 +93,7 @@ def find_word(table, vocabulary, offsets, data, begin, end):  # type: ignore[no-
 
 
 @numba.njit(nogil=True, cache=True)
-def _parse_number(data, begin, end):  # type: ignore[no-untyped-def]
+def _parse_number(data, begin, end):
     """Decimal number and whether it was one."""
     sign = 1.0
     i = begin
@@ -143,7 +145,7 @@ def _parse_number(data, begin, end):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _parse_rows(data, pos, order, table, vocabulary, offsets, ngrams, probs, backoffs, row):  # type: ignore[no-untyped-def]
+def _parse_rows(data, pos, order, table, vocabulary, offsets, ngrams, probs, backoffs, row):
     """Parse whole lines of one section into the arrays; stop at a blank line, a section line or a problem."""
     size = len(data)
     begins = np.empty(order + 2, dtype=np.int64)
@@ -176,7 +178,9 @@ def _parse_rows(data, pos, order, table, vocabulary, offsets, ngrams, probs, bac
         value, good = _parse_number(data, begins[0], ends[0])
         if not good:
             return pos, row, _BAD_NUMBER
-        probs[row] = value
+        if value > 1e-6:
+            return pos, row, _POSITIVE
+        probs[row] = min(value, 0.0)
         backoffs[row] = 0.0
         if fields == order + 2:
             value, good = _parse_number(data, begins[order + 1], ends[order + 1])
@@ -301,14 +305,13 @@ def _read_header(lines: _Lines) -> list[int]:
         raise ValueError(f"{lines.path} is not an ARPA file: no line `\\data\\` at its beginning.")
     counts: list[int] = []
     while True:
-        number = lines.line
         line = lines.next_filled()
         match = _COUNT.match(line) if line is not None else None
         if match is None:
             if line is not None:
                 # Give the line back to whoever reads the first section.
                 lines.data = line + b"\n" + lines.data[lines.pos :]
-                lines.pos, lines.line = 0, number
+                lines.pos, lines.line = 0, lines.line - 1
             break
         if int(match[1]) != len(counts) + 1:
             raise ValueError(

@@ -68,8 +68,8 @@ class Beam(NamedTuple):
     Args:
         links (`np.ndarray` of shape `(N, 6)`, int32): trie node, context, history, last entry in the table of word
             ends, first frame of the word in progress, last frame of the last phoneme.
-        scores (`np.ndarray` of shape `(N, 5)`, float64): acoustic score of alignments that end in a blank; of those that
-            end in the label; language-model part with look-ahead; sum of all; and the best single contribution.
+        scores (`np.ndarray` of shape `(N, 5)`, float64): acoustic score of alignments that end in a blank; of those
+            that end in the label; language-model part with look-ahead; sum of all; and the best single contribution.
     """
 
     links: np.ndarray
@@ -81,8 +81,8 @@ class Histories(NamedTuple):
 
     Args:
         links (`np.ndarray` of shape `(H, 3)`, int32): history without its last word, last word, language-model state.
-        scores (`np.ndarray` of shape `(H, 2)`, float64): natural-log language-model score, and the same weighted and with
-            word scores.
+        scores (`np.ndarray` of shape `(H, 2)`, float64): natural-log language-model score, and the same weighted
+            and with word scores.
         table (`np.ndarray` of shape `(S,)`, int32): open-addressing hash table over (parent, word).
         records (`np.ndarray` of shape `(R, 4)`, int32): word ends: previous record, word, first and last frame.
         counts (`np.ndarray` of shape `(3,)`, int64): used histories, used records, frames so far.
@@ -96,7 +96,7 @@ class Histories(NamedTuple):
 
 
 @numba.njit(nogil=True, cache=True)
-def combine(a, b, log_add):  # type: ignore[no-untyped-def]
+def combine(a, b, log_add):
     """Log-add or maximum of two scores."""
     high = max(a, b)
     low = min(a, b)
@@ -106,7 +106,7 @@ def combine(a, b, log_add):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def count_bits(bits):  # type: ignore[no-untyped-def]
+def count_bits(bits):
     """Number of set bits of an unsigned 64-bit number."""
     bits = bits - ((bits >> np.uint64(1)) & np.uint64(0x5555555555555555))
     bits = (bits & np.uint64(0x3333333333333333)) + ((bits >> np.uint64(2)) & np.uint64(0x3333333333333333))
@@ -115,7 +115,7 @@ def count_bits(bits):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def hash_pair(a, b):  # type: ignore[no-untyped-def]
+def hash_pair(a, b):
     """Hash of two non-negative 32-bit numbers."""
     value = (np.uint64(a) << np.uint64(32)) | np.uint64(b)
     value *= np.uint64(0x9E3779B97F4A7C15)
@@ -123,7 +123,7 @@ def hash_pair(a, b):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def fill_history_table(links, table, count):  # type: ignore[no-untyped-def]
+def fill_history_table(links, table, count):
     """Enter the first `count` histories into an empty hash table."""
     mask = np.uint64(len(table) - 1)
     for entry in range(1, count):
@@ -134,7 +134,7 @@ def fill_history_table(links, table, count):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _longer_history(histories, lm, word_ids, settings, parent, word):  # type: ignore[no-untyped-def]
+def _longer_history(histories, lm, word_ids, settings, parent, word):
     """History `parent` followed by `word`: found, or added with its language-model score."""
     links, scores, table = histories.links, histories.scores, histories.table
     mask = np.uint64(len(table) - 1)
@@ -160,7 +160,7 @@ def _longer_history(histories, lm, word_ids, settings, parent, word):  # type: i
 
 
 @numba.njit(nogil=True, cache=True)
-def _add_record(histories, previous, word, start, end):  # type: ignore[no-untyped-def]
+def _add_record(histories, previous, word, start, end):
     record = histories.counts[NUM_RECORDS]
     histories.counts[NUM_RECORDS] = record + 1
     row = histories.records[record]
@@ -169,7 +169,7 @@ def _add_record(histories, previous, word, start, end):  # type: ignore[no-untyp
 
 
 @numba.njit(nogil=True, cache=True)
-def _add(new, count, table, stamps, stamp, log_add, node, context, history, record, start, last, blank, label, lm):  # type: ignore[no-untyped-def]
+def _add(new, count, table, stamps, stamp, log_add, node, context, history, record, start, last, blank, label, lm):
     """Add alignments to the hypothesis (node, context), which is made when it is new. Returns how many there are."""
     links, scores = new.links, new.scores
     mask = np.uint64(len(table) - 1)
@@ -208,7 +208,7 @@ def _add(new, count, table, stamps, stamp, log_add, node, context, history, reco
 
 
 @numba.njit(nogil=True, cache=True)
-def _kth_largest(values, count, k):  # type: ignore[no-untyped-def]
+def _kth_largest(values, count, k):
     """k-th largest of the first `count` values; reorders them."""
     low, high, target = 0, count - 1, k - 1
     while low < high:
@@ -234,8 +234,9 @@ def _kth_largest(values, count, k):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def advance(
-    log_probs, skip, first_frame, trie, look_ahead, lm, word_ids, settings, old, num_old, new, table, stamps, ranks, histories
-):  # type: ignore[no-untyped-def]  # fmt: skip
+    log_probs, skip, first_frame, trie, look_ahead, lm, word_ids, settings, old, num_old, new, table, stamps, ranks,
+    histories,
+):  # fmt: skip
     """Advance a search over frames, in place.
 
     Args:
@@ -316,8 +317,16 @@ def advance(
                 i = first
             elif step == first:
                 i = 0
-            node, context, history = np.int64(old.links[i, NODE]), old.links[i, CONTEXT], np.int64(old.links[i, HISTORY])
-            record, start, last = np.int64(old.links[i, RECORD]), np.int64(old.links[i, START]), np.int64(old.links[i, LAST])
+            node, context, history = (
+                np.int64(old.links[i, NODE]),
+                old.links[i, CONTEXT],
+                np.int64(old.links[i, HISTORY]),
+            )
+            record, start, last = (
+                np.int64(old.links[i, RECORD]),
+                np.int64(old.links[i, START]),
+                np.int64(old.links[i, LAST]),
+            )
             label = np.int64(trie.label[node])
             own_lm = old.scores[i, LM]
             total = old.scores[i, TOTAL] - own_lm
@@ -446,7 +455,7 @@ def advance(
 
 
 @numba.njit(nogil=True, cache=True)
-def finish(trie, lm, word_ids, settings, beam, num_old, histories, place, ends):  # type: ignore[no-untyped-def]
+def finish(trie, lm, word_ids, settings, beam, num_old, histories, place, ends):
     """Complete the hypotheses: the last word where its SIL is missing, and the end of the sentence.
 
     Args:
@@ -497,14 +506,12 @@ def finish(trie, lm, word_ids, settings, beam, num_old, histories, place, ends):
         if settings.eos >= 0:
             end, _ = score_word(lm, np.int64(histories.links[history, STATE]), np.int64(settings.eos))
         ends.scores[j, LM] = histories.scores[history, RAW] + end
-        ends.scores[j, TOTAL] = (
-            ends.scores[j, BLANK] + histories.scores[history, WEIGHTED] + settings.lm_weight * end
-        )
+        ends.scores[j, TOTAL] = ends.scores[j, BLANK] + histories.scores[history, WEIGHTED] + settings.lm_weight * end
     return count
 
 
 @numba.njit(nogil=True, cache=True)
-def fill_look_ahead(trie, word_scores, look_ahead):  # type: ignore[no-untyped-def]
+def fill_look_ahead(trie, word_scores, look_ahead):
     """Best score of the words at or below each node, in place. Children have higher indices than their parents."""
     for node in range(len(look_ahead) - 1, -1, -1):
         best = -np.inf

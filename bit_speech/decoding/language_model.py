@@ -311,7 +311,7 @@ class NGramLM:
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
-    return memoryview(np.ascontiguousarray(array)).cast("B") if len(array) else memoryview(b"")
+    return memoryview(np.ascontiguousarray(array).view(np.uint8).data) if len(array) else memoryview(b"")
 
 
 def pack_ngrams(tables: ArpaTables) -> NGramLM:
@@ -368,41 +368,38 @@ def _with_contexts(
     ngrams: list[np.ndarray], log_probs: list[np.ndarray], log_backoffs: list[np.ndarray], num_words: int
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Sorted (key, log10 probability, log10 backoff) of each order, missing contexts inserted."""
-    order = len(ngrams)
-    ngrams, log_probs, log_backoffs = list(ngrams), list(log_probs), list(log_backoffs)
-    for k in range(order - 1, 1, -1):
-        wanted = np.unique(ngrams[k][:, :-1], axis=0) if len(ngrams[k]) else ngrams[k][:, :-1]
-        missing = wanted[~_rows_in(wanted, ngrams[k - 1])]
-        if len(missing):
-            ngrams[k - 1] = np.vstack([ngrams[k - 1], missing])
-            log_probs[k - 1] = np.append(log_probs[k - 1], np.full(len(missing), np.nan))
-            log_backoffs[k - 1] = np.append(log_backoffs[k - 1], np.zeros(len(missing)))
-    sections: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    bases = [1]
-    for k in range(order):
-        nodes = np.zeros(len(ngrams[k]), dtype=np.int64)
-        for j in range(k):
-            keys = nodes * num_words + ngrams[k][:, j]
-            nodes = bases[j] + np.searchsorted(sections[j][0], keys)
-        keys = nodes * num_words + ngrams[k][:, k]
-        rank = np.argsort(keys, kind="stable")
-        keys = keys[rank]
-        if len(keys) > 1 and (keys[1:] == keys[:-1]).any():
-            twice = ngrams[k][rank[int(np.flatnonzero(keys[1:] == keys[:-1])[0])]]
-            raise ValueError(f"The {k + 1}-gram with word indices {twice.tolist()} is listed twice.")
-        sections.append((keys, log_probs[k][rank], log_backoffs[k][rank]))
-        bases.append(bases[-1] + len(keys))
-    _fill_missing(sections, bases, num_words)
-    return sections
-
-
-def _rows_in(rows: np.ndarray, table: np.ndarray) -> np.ndarray:
-    if len(rows) == 0:
-        return np.zeros(0, dtype=bool)
-    joined = np.ascontiguousarray(np.vstack([table, rows]))
-    _, inverse = np.unique(joined, axis=0, return_inverse=True)
-    inverse = inverse.reshape(-1)
-    return np.isin(inverse[len(table) :], inverse[: len(table)])
+    while True:
+        sections: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        bases = [1]
+        for k, table in enumerate(ngrams):
+            nodes = np.zeros(len(table), dtype=np.int64)
+            for j in range(k):
+                keys = nodes * num_words + table[:, j]
+                rows = np.searchsorted(sections[j][0], keys)
+                found = sections[j][0][np.minimum(rows, len(sections[j][0]) - 1)] == keys
+                if not found.all():
+                    missing = np.unique(table[~found, : j + 1], axis=0)
+                    break
+                nodes = bases[j] + rows
+            else:
+                keys = nodes * num_words + table[:, k]
+                rank = np.argsort(keys, kind="stable")
+                keys = keys[rank]
+                if len(keys) > 1 and (keys[1:] == keys[:-1]).any():
+                    twice = table[rank[int(np.flatnonzero(keys[1:] == keys[:-1])[0])]]
+                    raise ValueError(f"The {k + 1}-gram with word indices {twice.tolist()} is listed twice.")
+                sections.append((keys, log_probs[k][rank], log_backoffs[k][rank]))
+                bases.append(bases[-1] + len(keys))
+                continue
+            break
+        else:
+            _fill_missing(sections, bases, num_words)
+            return sections
+        # Insert the contexts that were found missing, then begin again.
+        unknown = np.full(len(missing), np.nan)
+        ngrams = [np.vstack([t, missing]).astype(np.int32) if i == j else t for i, t in enumerate(ngrams)]
+        log_probs = [np.append(p, unknown) if i == j else p for i, p in enumerate(log_probs)]
+        log_backoffs = [np.append(p, np.zeros(len(missing))) if i == j else p for i, p in enumerate(log_backoffs)]
 
 
 def _fill_missing(sections: list[tuple[np.ndarray, np.ndarray, np.ndarray]], bases: list[int], num_words: int) -> None:

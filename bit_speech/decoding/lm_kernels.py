@@ -33,7 +33,7 @@ class LMArrays(NamedTuple):
 
 
 @numba.njit(nogil=True, cache=True)
-def find_child(lm, context, word):  # type: ignore[no-untyped-def]
+def find_child(lm, context, word):
     """Node of the n-gram `context word`, or -1 when the model does not have it."""
     low = lm.first_child[context]
     high = lm.first_child[context + 1]
@@ -52,7 +52,7 @@ def find_child(lm, context, word):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def score_word(lm, state, word):  # type: ignore[no-untyped-def]
+def score_word(lm, state, word):
     """Natural-log probability of a word after a state, and the state after it."""
     backoff = np.float64(0.0)
     while True:
@@ -64,7 +64,7 @@ def score_word(lm, state, word):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def score_words(lm, state, words):  # type: ignore[no-untyped-def]
+def score_words(lm, state, words):
     """Natural-log probabilities of consecutive words, and the state after the last."""
     scores = np.empty(len(words), dtype=np.float64)
     for i in range(len(words)):
@@ -73,7 +73,7 @@ def score_words(lm, state, words):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def link_states(words, first_child, backoffs, suffix, next_state, parents, num_contexts):  # type: ignore[no-untyped-def]
+def link_states(words, first_child, backoffs, suffix, next_state, parents, num_contexts):
     """Fill `suffix` (longest proper suffix that is a context) and `next_state` of every node, in place.
 
     A context without successors and with backoff weight 1 scores like its suffix, so states skip it.
