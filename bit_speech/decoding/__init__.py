@@ -5,6 +5,7 @@ from .build_lm import build_ngram_lm
 from .greedy import collapse, greedy_decode
 from .language_model import NGramLM
 from .lexicon import Lexicon
+from .tuning import tune_decoder
 
 __all__ = [
     "BeamSearchDecoder",
@@ -15,4 +16,5 @@ __all__ = [
     "build_ngram_lm",
     "collapse",
     "greedy_decode",
+    "tune_decoder",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -171,7 +173,7 @@ class BeamSearchDecoder:
         self.beam_threshold = float(beam_threshold)
         self.num_hypotheses = int(num_hypotheses)
         self.missing_sil_score = float(missing_sil_score)
-        self.unknown_word_score = unknown_word_score
+        self.unknown_word_score = None if unknown_word_score is None else float(unknown_word_score)
         self.blank_skip_threshold = float(blank_skip_threshold)
         self.merge = merge
         self.recombine = bool(recombine)
@@ -179,6 +181,29 @@ class BeamSearchDecoder:
         self._permutation = np.array(class_permutation(class_order, "model"))
         self._trie = lexicon.trie()
         self._prepare()
+
+    def with_settings(self, **changes: Any) -> BeamSearchDecoder:
+        """Make a decoder with some settings changed; lexicon and language model are shared.
+
+        Args:
+            **changes: settings of the constructor, for example `acoustic_scale=0.4`.
+
+        Returns:
+            `BeamSearchDecoder`: a new decoder; this one is unchanged.
+
+        Raises:
+            ValueError: when there is no such setting, or it makes no sense.
+        """
+        settings = self.settings
+        unknown = sorted(set(changes) - set(settings))
+        if unknown:
+            raise ValueError(f"Unknown setting {unknown[0]!r}: name one of {sorted(settings)}.")
+        return BeamSearchDecoder(self.lexicon, self.lm, **(settings | changes))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings of the constructor by name; a dictionary that JSON can hold (but for infinities)."""
+        return {name: getattr(self, name) for name in _SETTINGS}
 
     def _prepare(self) -> None:
         """Link the lexicon's words to the language model and fill the look-ahead."""
@@ -207,7 +232,7 @@ class BeamSearchDecoder:
             beam_threshold=self.beam_threshold,
             lm_weight=self.lm_weight,
             word_score=self.word_score,
-            unknown_word_score=0.0 if self.unknown_word_score is None else float(self.unknown_word_score),
+            unknown_word_score=self.unknown_word_score or 0.0,
             missing_sil_score=self.missing_sil_score,
             log_add=self.merge == "log_add",
             recombine=self.recombine,
@@ -271,6 +296,9 @@ class BeamSearchDecoder:
             record = previous
         words.reverse()
         return words
+
+
+_SETTINGS = tuple(name for name in inspect.signature(BeamSearchDecoder).parameters if name not in ("lexicon", "lm"))
 
 
 class _Search:

