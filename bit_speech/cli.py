@@ -35,7 +35,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     convert = commands.add_parser("convert", help="raw files of one source -> trials (Parquet)", add_help=False)
     convert.add_argument("source", choices=CONVERTERS, help="layout of the raw files")
-    convert.add_argument("rest", nargs=argparse.REMAINDER, help="the converter's own flags: bit-speech convert SOURCE --help")
+    convert.add_argument(
+        "rest", nargs=argparse.REMAINDER, help="the converter's own flags: bit-speech convert SOURCE --help"
+    )
 
     simulate = commands.add_parser("simulate", help="write a simulated participant in an official layout")
     simulate.add_argument("--preset", default="demo", help="demo, t12-like or t15-like (default: demo)")
@@ -43,7 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     simulate.add_argument("--seed", type=int, default=0, help="another seed is another participant (default: 0)")
     simulate.add_argument("--output_dir", required=True, help="folder to write into")
 
-    evaluate = commands.add_parser("evaluate", help="error rates of a trained model on trials, with words if given a lexicon")
+    evaluate = commands.add_parser(
+        "evaluate", help="error rates of a trained model on trials, with words if given a lexicon"
+    )
     evaluate.add_argument("--model", required=True, help="folder or Hub name of model and processor")
     evaluate.add_argument("--trials", required=True, help="folder written by `bit-speech convert`")
     evaluate.add_argument("--split", default="validation", help="split to score (default: validation)")
@@ -53,7 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--lm_weight", type=float, default=1.0)
     evaluate.add_argument("--acoustic_scale", type=float, default=0.5)
     evaluate.add_argument("--word_score", type=float, default=0.0)
-    evaluate.add_argument("--output_dir", default="runs/evaluation", help="metrics.json, predictions.jsonl and the report")
+    evaluate.add_argument(
+        "--output_dir", default="runs/evaluation", help="metrics.json, predictions.jsonl and the report"
+    )
 
     demo = commands.add_parser("demo", help="simulate, convert, train, decode, report: about five minutes on two cores")
     demo.add_argument("--output_dir", default="runs/demo")
@@ -74,7 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         `int`: exit status; 2 for input that was refused, with the reason on standard error.
     """
     arguments = build_parser().parse_args(argv)
-    command = {"convert": _convert, "simulate": _simulate, "evaluate": _evaluate, "demo": _demo, "info": _info}[arguments.command]
+    command = {"convert": _convert, "simulate": _simulate, "evaluate": _evaluate, "demo": _demo, "info": _info}[
+        arguments.command
+    ]
     try:
         return command(arguments)
     except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
@@ -100,7 +108,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from bit_speech.evaluation.evaluate_model import evaluate_model
+    from bit_speech.scoring import evaluate_model
 
     evaluate_model(**{key: value for key, value in vars(arguments).items() if key != "command"})
     return 0

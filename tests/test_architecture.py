@@ -174,7 +174,9 @@ def test_importing_the_library_is_fast_and_light():
     )
     # The fastest of three: the bound is on the library, not on what else the machine is doing.
     runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+        ).stdout.splitlines()
         for _ in range(3)
     ]
     assert runs[0][1:] in ([], [""]), f"heavy packages at import: {runs[0][1:]}"

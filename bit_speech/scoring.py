@@ -1,0 +1,226 @@
+"""From log-probabilities to scored sentences: what the demo and `bit-speech evaluate` share."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bit_speech.files import write_json, write_text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bit_speech.decoding import BeamSearchDecoder, Hypothesis
+    from bit_speech.evaluation import ErrorRate
+
+
+@dataclass(frozen=True)
+class Transcripts:
+    """Free-running transcripts of one system on a list of trials, scored once.
+
+    Args:
+        phonemes (`list[str]`): greedy phonemes of every trial, separated by spaces.
+        hypotheses (`list[Hypothesis]`): best sentence of every trial; empty without a decoder.
+        per (`ErrorRate` or `None`): phoneme error rate, when references are known.
+        wer (`ErrorRate` or `None`): word error rate, when references and a decoder are there.
+    """
+
+    phonemes: list[str]
+    hypotheses: list[Hypothesis]
+    per: ErrorRate | None
+    wer: ErrorRate | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the rates as JSON can hold them.
+
+        Returns:
+            `dict`: `per` and `wer` where known, each with its interval and counts.
+        """
+        return {name: rate.to_dict() for name, rate in (("per", self.per), ("wer", self.wer)) if rate is not None}
+
+
+def transcribe(
+    log_probs: Sequence[np.ndarray],
+    decoder: BeamSearchDecoder | None = None,
+    *,
+    texts: Sequence[str | None] | None = None,
+    phonemes: Sequence[str | None] | None = None,
+) -> Transcripts:
+    """Decode log-probabilities and score the result against what is known.
+
+    Args:
+        log_probs (`list[np.ndarray]`): per trial, float32 of shape `(P, 41)` in model class order.
+        decoder (`BeamSearchDecoder`, *optional*): makes the words; without it only phonemes are decoded.
+        texts (`list[str]`, *optional*): reference sentences. One that is None leaves the words unscored.
+        phonemes (`list[str]`, *optional*): reference phonemes, separated by spaces.
+
+    Returns:
+        `Transcripts`: pooled rates with bootstrap intervals over sentences.
+    """
+    from bit_speech.decoding import greedy_decode
+    from bit_speech.evaluation import phoneme_error_rate, word_error_rate
+    from configuration_bit.phoneme_inventory_bit import MODEL_ORDER
+
+    found = [" ".join(MODEL_ORDER[label] for label in greedy_decode(values)) for values in log_probs]
+    hypotheses = []
+    if decoder is not None:
+        hypotheses = [nbest[0] for nbest in decoder.decode_batch(log_probs, num_threads=os.cpu_count() or 1)]
+    per = wer = None
+    if phonemes is not None and None not in phonemes:
+        per = phoneme_error_rate(phonemes, found)
+    if decoder is not None and texts is not None and None not in texts:
+        wer = word_error_rate(texts, [hypothesis.text for hypothesis in hypotheses])
+    return Transcripts(found, hypotheses, per, wer)
+
+
+def report_rows(
+    trials: Sequence[Mapping[str, Any]], transcripts: Transcripts, log_probs: Sequence[np.ndarray]
+) -> list[dict[str, Any]]:
+    """Put trials and transcripts together in the form that `write_report` takes.
+
+    Args:
+        trials (list of mappings): the `Trial` columns.
+        transcripts (`Transcripts`): of the same trials in the same order.
+        log_probs (`list[np.ndarray]`): of the same trials.
+
+    Returns:
+        `list[dict]`: one row per trial.
+    """
+    rows = []
+    for index, (trial, phonemes, values) in enumerate(zip(trials, transcripts.phonemes, log_probs, strict=True)):
+        row = {key: trial[key] for key in ("session_id", "block_index", "trial_index", "features", "feature_kinds")}
+        row |= {"hypothesis_phonemes": phonemes, "log_probs": values}
+        if trial["text"] is not None:
+            row["reference_text"] = trial["text"]
+        if trial["phonemes"] is not None:
+            row["reference_phonemes"] = trial["phonemes"]
+        if transcripts.hypotheses:
+            hypothesis = transcripts.hypotheses[index]
+            row["hypothesis_text"] = hypothesis.text
+            row["words"] = [
+                {"text": word.text, "start_frame": word.start_frame, "end_frame": word.end_frame}
+                for word in hypothesis.words
+            ]
+        rows.append(row)
+    return rows
+
+
+def write_predictions(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write one JSON line per trial: where it comes from, what was said, what was decoded.
+
+    Args:
+        path (`str`): the `.jsonl` file.
+        rows (list of mappings): from [`report_rows`].
+
+    Returns:
+        `Path`: the file.
+    """
+    keep = (
+        "session_id",
+        "block_index",
+        "trial_index",
+        "reference_text",
+        "hypothesis_text",
+        "reference_phonemes",
+        "hypothesis_phonemes",
+    )
+    lines = [json.dumps({key: row[key] for key in keep if key in row}, ensure_ascii=False) for row in rows]
+    return write_text(path, "".join(line + "\n" for line in lines))
+
+
+def load_decoder(lexicon: str | None, lm: str | None, **settings: float) -> BeamSearchDecoder | None:
+    """Build a word decoder from files.
+
+    Args:
+        lexicon (`str`, *optional*): `word<TAB>phonemes` file, or `"cmudict"`. None gives no decoder.
+        lm (`str`, *optional*): `.arpa[.gz|.xz]`, or a file written by `NGramLM.save`.
+        **settings: further arguments of `BeamSearchDecoder`.
+
+    Returns:
+        `BeamSearchDecoder` or `None`: the decoder.
+
+    Raises:
+        ValueError: when a language model is given without a lexicon.
+    """
+    from bit_speech.decoding import BeamSearchDecoder, Lexicon, NGramLM
+
+    if lexicon is None:
+        if lm is not None:
+            raise ValueError(f"the language model {lm} needs a lexicon: give --lexicon FILE or --lexicon cmudict")
+        return None
+    model = None
+    if lm is not None:
+        is_arpa = any(lm.endswith(ending) for ending in (".arpa", ".arpa.gz", ".arpa.xz"))
+        model = NGramLM.from_arpa(lm) if is_arpa else NGramLM.load(lm)
+    words = Lexicon.from_cmudict() if lexicon == "cmudict" else Lexicon.from_file(lexicon)
+    return BeamSearchDecoder(words, model, **settings)  # type: ignore[arg-type]
+
+
+def evaluate_model(
+    model: str,
+    trials: str,
+    split: str,
+    output_dir: str,
+    lexicon: str | None = None,
+    lm: str | None = None,
+    **settings: float,
+) -> dict[str, Any]:
+    """Score a trained model on a split and write metrics, predictions and the report.
+
+    Args:
+        model (`str`): folder or Hub name of model and processor.
+        trials (`str`): folder of converted trials.
+        split (`str`): `"train"`, `"validation"` or `"test"`.
+        output_dir (`str`): where `metrics.json`, `predictions.jsonl` and `report/` go.
+        lexicon (`str`, *optional*): see [`load_decoder`].
+        lm (`str`, *optional*): see [`load_decoder`].
+        **settings: further arguments of `BeamSearchDecoder`.
+
+    Returns:
+        `dict`: what `metrics.json` holds.
+
+    Raises:
+        ValueError: when the trials have no such split.
+    """
+    from transformers import AutoModelForCTC, AutoProcessor
+
+    import bit_speech  # noqa: F401  (registers the models with the Auto classes)
+    from bit_speech.data import load_trials
+    from bit_speech.evaluation.report import write_report
+    from bit_speech.training import BITTrainer, BITTrainingArguments
+
+    decoder = load_decoder(lexicon, lm, **settings)
+    splits = load_trials(trials)
+    if split not in splits:
+        raise ValueError(f"{trials} has no split {split!r}; it has {', '.join(splits)}")
+    dataset = splits[split]
+    trainer = BITTrainer(
+        model=AutoModelForCTC.from_pretrained(model),
+        args=BITTrainingArguments(output_dir=output_dir, eval_strategy="no", load_best_model_at_end=False),
+        processing_class=AutoProcessor.from_pretrained(model),
+    )
+    log_probs = trainer.predict_log_probs(dataset)
+    tokenizer = trainer.processing_class.tokenizer
+    rows = []
+    for trial in dataset:
+        phonemes = trial["phonemes"]
+        if phonemes is None and trial["text"] is not None:
+            phonemes = " ".join(tokenizer.phonemize(trial["text"]))
+        rows.append({**trial, "phonemes": phonemes})
+    transcripts = transcribe(
+        log_probs, decoder, texts=[row["text"] for row in rows], phonemes=[row["phonemes"] for row in rows]
+    )
+    metrics = {"model": model, "trials": trials, "split": split, "num_trials": len(rows), **transcripts.to_dict()}
+    report = report_rows(rows, transcripts, log_probs)
+    write_json(Path(output_dir) / "metrics.json", metrics)
+    write_predictions(Path(output_dir) / "predictions.jsonl", report)
+    page = write_report(Path(output_dir) / "report", title=f"{Path(model).name} on {split}", trials=report)
+    for name in ("per", "wer"):
+        rate = getattr(transcripts, name)
+        print(f"{name.upper()}  {rate}" if rate is not None else f"{name.upper()}  not scored")
+    print(f"report: {page}")
+    return metrics
