@@ -87,13 +87,13 @@ class IdealObserver:
         self._basis = np.zeros((0, 0), dtype=np.float32)
         self._nodes = np.zeros((0, 0))
 
-    def log_probs(self, trial: SimulatedTrial, window_bins: int = 3) -> np.ndarray:
+    def log_probs(self, trial: SimulatedTrial, window_bins: int | None = None) -> np.ndarray:
         """Give class probabilities per bin that decode like the output of a CTC network.
 
         Args:
             trial (`SimulatedTrial`): a trial of this participant.
-            window_bins (`int`): a label shows during the first bins of its segment, blank elsewhere; at most
-                `transient_bins`.
+            window_bins (`int`, *optional*): a label shows during the first bins of its segment, blank elsewhere; at most
+                `transient_bins`. By default two fifths of a mean phone: slower speech has less certain onsets.
 
         Returns:
             `np.ndarray` of shape `(T, 41)`: float32 natural logarithms in model order (blank 0, AA..ZH 1-39, SIL 40),
@@ -102,10 +102,12 @@ class IdealObserver:
         Raises:
             ValueError: when the window does not fit.
         """
-        if not 1 <= window_bins <= self.participant.config.transient_bins:
-            raise ValueError(
-                f"window_bins={window_bins} must lie between 1 and {self.participant.config.transient_bins}"
-            )
+        config = self.participant.config
+        if window_bins is None:
+            fitting = round(0.4 * config.phone_duration_ms / config.bin_size_ms)
+            window_bins = max(1, min(fitting, config.transient_bins))
+        if not 1 <= window_bins <= config.transient_bins:
+            raise ValueError(f"window_bins={window_bins} must lie between 1 and {config.transient_bins}")
         posteriors, _ = self._posteriors(trial, window_bins)
         probabilities = np.empty((trial.num_bins, len(MODEL_ORDER)))
         probabilities[:, 1:] = posteriors[:, :_LABELLED]
