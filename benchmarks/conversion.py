@@ -184,6 +184,14 @@ def in_own_process(step: str, folder: Path, source: str, compression: str) -> di
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def _bars_met(converted: dict[str, Any], read: dict[str, Any], rate: str) -> dict[str, bool]:
+    return {
+        "convert_mb_per_s": converted[rate] >= BARS["convert_mb_per_s"],
+        "convert_peak_memory_mb": converted["peak_memory_mb"] <= BARS["convert_peak_memory_mb"],
+        "read_batches_mb_per_s": read["reader_padded_batches"][rate] >= BARS["read_batches_mb_per_s"],
+    }
+
+
 def run_step(arguments: argparse.Namespace) -> None:
     """Pin this process to one core, run a step and print its result."""
     import datasets
@@ -225,8 +233,10 @@ def main() -> None:
         print(f"convert from gzip: {from_gzip}", flush=True)
     complete = sum(NUM_TRIALS.values()) * MEAN_BINS * NUM_CHANNELS * 4 / 1e6
     result = {
-        "what": "synthetic Brain-to-Text '25 release, one core, files in the page cache",
+        "what": "synthetic Brain-to-Text '25 release, one core, files in memory",
+        "work_dir": arguments.work_dir or tempfile.gettempdir(),
         "load_average_of_the_machine": load,
+        "niceness": os.nice(0) if hasattr(os, "nice") else None,
         "input": written,
         "compression": arguments.compression,
         "convert": converted,
@@ -238,13 +248,12 @@ def main() -> None:
             "extrapolated_first_opening_minutes": round(complete / read["first_opening"]["mb_per_s"] / 60, 1),
         },
         "bars": BARS,
-        "bars_met": {
-            "convert_mb_per_s": converted["mb_per_s"] >= BARS["convert_mb_per_s"],
-            "convert_peak_memory_mb": converted["peak_memory_mb"] <= BARS["convert_peak_memory_mb"],
-            "read_batches_mb_per_s": read["reader_padded_batches"]["mb_per_s"] >= BARS["read_batches_mb_per_s"],
-        },
+        "bars_met": _bars_met(converted, read, "mb_per_s"),
+        # What the same work takes from a core that has nothing else to do, and never waits for a disk.
+        "bars_met_by_cpu_time": _bars_met(converted, read, "mb_per_cpu_s"),
     }
-    print(f"written to {save_result('conversion', result)}; bars met: {result['bars_met']}")
+    print(f"written to {save_result('conversion', result)}")
+    print(f"bars met by the clock {result['bars_met']}, by CPU time {result['bars_met_by_cpu_time']}")
 
 
 if __name__ == "__main__":
