@@ -1,10 +1,15 @@
 """Rows come back exactly as they were written."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from bit_speech.data.reading import TrialReader, load_trials
 from bit_speech.data.writing import ShardWriter, dataset_card
+
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 def write(folder, trials, num_channels=4, **options):
@@ -135,3 +140,12 @@ def test_a_shard_appears_only_when_it_is_complete(tmp_path, trial):
     assert list(path.parent.iterdir()) == []
     with pytest.raises(ValueError, match="compression 'gzip' is unknown"):
         ShardWriter(path, 4, compression="gzip")
+
+
+def test_a_real_trial_survives_writing_and_reading(tmp_path, trial):
+    features = np.ascontiguousarray(np.load(FIXTURES / "t12_neural_trial/figure1_neural_data.npy").T)
+    kinds = (["threshold_crossings"] * 64 + ["spike_band_power"] * 64) * 2
+    row = trial("t12.2022.04.28", features=features, feature_kinds=kinds)
+    row["channel_areas"] = ["inferior_6v"] * 128 + ["superior_6v"] * 128
+    write(tmp_path / "d", [row], num_channels=256)
+    assert_equal(TrialReader(load_trials(tmp_path / "d", "train", cache_dir=tmp_path / "cache"))[0], row)
