@@ -92,7 +92,7 @@ class IdealObserver:
 
         Args:
             trial (`SimulatedTrial`): a trial of this participant.
-            window_bins (`int`, *optional*): a label shows during the first bins of its segment, blank elsewhere; at most
+            window_bins (`int`, *optional*): a label shows during the first bins of its segment, then blank; at most
                 `transient_bins`. By default two fifths of a mean phone: slower speech has less certain onsets.
 
         Returns:
