@@ -8,7 +8,6 @@ import pytest
 from bit_speech.data.reading import TrialReader, load_trials
 from bit_speech.data.writing import ShardWriter, dataset_card
 
-
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
