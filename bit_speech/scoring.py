@@ -128,7 +128,7 @@ def write_predictions(path: str | os.PathLike[str], rows: Sequence[Mapping[str, 
         "reference_phonemes",
         "hypothesis_phonemes",
     )
-    lines = [json.dumps({key: row[key] for key in keep if key in row}, ensure_ascii=False) for row in rows]
+    lines = [json.dumps({key: row[key] for key in keep if key in row}, ensure_ascii=False, default=int) for row in rows]
     return write_text(path, "".join(line + "\n" for line in lines))
 
 
