@@ -1,0 +1,21 @@
+"""Run every benchmark that this machine can run and write docs/benchmarks.md: python -m benchmarks.run_all"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from benchmarks import tables
+
+MODULES = ("simulator_statistics", "conversion", "encoders")
+
+
+def main() -> None:
+    """Run them one after the other; the word decoder's needs data of its own (`python -m benchmarks.decoder --help`)."""
+    for name in MODULES:
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
+    tables.main()
+
+
+if __name__ == "__main__":
+    main()

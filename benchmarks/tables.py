@@ -1,0 +1,167 @@
+"""Write docs/benchmarks.md from the results on disk: python -m benchmarks.tables"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import RESULTS
+from bit_speech.files import write_text
+
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+HEAD = """\
+# Benchmarks
+
+Made by `python -m benchmarks.tables` from `benchmarks/results/*.json`; each section names the command that makes its numbers again. Accuracy on
+simulated participants says how systems compare on known truth, nothing about a person. Times are from shared machines: trust ratios and
+CPU time before wall time.
+"""
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Format a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def machine_line(result: dict[str, Any]) -> str:
+    """Describe in one line where a result comes from."""
+    machine = result["machine"]
+    return f"{machine['processor']}, {machine['cores']} cores, torch {machine['versions']['torch']}, {machine['date']}, commit {machine['commit']}.\n"
+
+
+def percent(value: float) -> str:
+    """Format a share as per cent."""
+    return f"{100 * value:.1f} %"
+
+
+def interval(values: list[float]) -> str:
+    """Format a ratio with its interval."""
+    return f"{values[0]:.2f} [{values[1]:.2f}, {values[2]:.2f}]"
+
+
+def encoders(result: dict[str, Any]) -> str:
+    """Encoders side by side on simulated participants."""
+    names = {
+        "gru": "GRU baseline",
+        "bit": "BIT from scratch",
+        "bit_masked": "BIT, heavy time masking",
+        "ideal_observer": "ideal observer",
+    }
+    rows = [
+        [
+            row["preset"], names[row["model"]], percent(row["per"]), ", ".join(percent(value) for value in row["per_by_seed"]),
+            interval(row["ratio_to_gru"]) if "ratio_to_gru" in row else "-",
+            interval(row["ratio_to_ideal_observer"]) if "ratio_to_ideal_observer" in row else "-",
+            f"{row['parameters'] / 1e6:.2f} M" if "parameters" in row else "-",
+            f"{row['training_bins'] / 1e6:.2f} M" if "training_bins" in row else "-",
+            f"{row['training_bins_per_s']:,.0f}" if "training_bins_per_s" in row else "-",
+            f"{row['latency_ms_median']:.1f} / {row['latency_ms_p95']:.1f}" if "latency_ms_median" in row else "-",
+        ]
+        for row in result["rows"]
+    ]  # fmt: skip
+    return (
+        "## Encoders on simulated participants\n\n"
+        f"`{result['command']}`. {result['what']}. {machine_line(result)}\n"
+        + table(
+            [
+                "preset",
+                "model",
+                "PER",
+                "by seed",
+                "ratio to GRU",
+                "ratio to ideal",
+                "parameters",
+                "training bins",
+                "bins/s",
+                "latency ms (p50 / p95)",
+            ],
+            rows,
+        )
+        + "\n"
+        + result.get("note", "")
+    )
+
+
+def demo(result: dict[str, Any]) -> str:
+    """The demonstration."""
+    rows = [
+        [
+            name,
+            *(
+                f"{percent(result[key][rate]['rate'])} [{percent(result[key][rate]['low'])}, {percent(result[key][rate]['high'])}]"
+                for rate in ("per", "wer")
+            ),
+        ]
+        for key, name in (("bit", "BIT"), ("ideal_observer", "ideal observer"))
+    ]
+    return (
+        "## The demonstration\n\n"
+        f"`make demo`: {result['bit']['wer']['num_sentences']} held-out sentences, {result['vocabulary_words']:,} words, "
+        f"{result['seconds']['total']:.0f} s, peak memory {result['peak_memory_gb']:.1f} GB. {machine_line(result)}\n"
+        + table(["", "PER", "WER"], rows)
+    )
+
+
+def conversion(result: dict[str, Any]) -> str:
+    """Converting and reading back."""
+    read = result["read"]["reader_padded_batches"]
+    rows = [
+        ["convert", *(f"{result['convert'][key]:,.0f}" for key in ("mb_per_s", "mb_per_cpu_s", "peak_memory_mb"))],
+        [
+            "first opening",
+            *(f"{result['read']['first_opening'][key]:,.0f}" for key in ("mb_per_s", "mb_per_cpu_s", "peak_memory_mb")),
+        ],
+        ["read padded batches", *(f"{read[key]:,.0f}" for key in ("mb_per_s", "mb_per_cpu_s", "peak_memory_mb"))],
+    ]
+    return (
+        "## Conversion\n\n"
+        f"`python -m benchmarks.conversion`: {result['what']}, {result['input']['megabytes']:,.0f} MB in {result['input']['trials']:,} trials; load average "
+        f"{result['load_average_of_the_machine']:.1f} on {result['machine']['cores']} cores while it ran. {machine_line(result)}\n"
+        + table(["step", "MB/s (wall)", "MB per CPU second", "peak memory MB"], rows)
+    )
+
+
+def decoder(result: dict[str, Any]) -> str:
+    """The word decoder."""
+    rows = [
+        [name, str(beam["beam_size"]), f"{percent(beam['wer'])} [{percent(beam['wer_low'])}, {percent(beam['wer_high'])}]", f"{beam['cpu_us_per_frame']:.0f}",
+         f"{beam['peak_rss_mb']:.0f}"]
+        for name, found in result["sets"].items() for beam in found["beams"]
+    ]  # fmt: skip
+    return (
+        "## Word decoder\n\n"
+        f"`python -m benchmarks.decoder --data_dir DIR`: synthetic posteriors, 125,000 words, {sum(result['language_model']['ngrams']):,} n-grams, one thread; "
+        f"weights tuned on {result['tuned_on_sentences']} sentences that are not scored. {machine_line(result)}\n"
+        + table(["posteriors", "beam", "WER", "CPU µs per 80 ms frame", "peak memory MB"], rows)
+    )
+
+
+SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "demo": demo,
+    "encoders": encoders,
+    "conversion": conversion,
+    "decoder": decoder,
+}
+
+
+def main() -> None:
+    """Write the page."""
+    parts = [HEAD]
+    for name, write in SECTIONS.items():
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            parts.append(write(json.loads(path.read_text(encoding="utf-8"))))
+    figure = RESULTS / "simulator_statistics.png"
+    if figure.exists():
+        parts.append(
+            "## The simulator beside a real trial\n\n`python -m benchmarks.simulator_statistics`: the preset `t12-like` against one trial of participant T12.\n\n"
+            f"![Second-order statistics, real and simulated](../benchmarks/results/{figure.name})\n"
+        )
+    print(write_text(PAGE, "\n".join(parts)))
+
+
+if __name__ == "__main__":
+    main()
