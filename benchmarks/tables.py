@@ -1,4 +1,7 @@
-"""Write docs/benchmarks.md from the results on disk: python -m benchmarks.tables"""
+"""Write docs/benchmarks.md from the results on disk.
+
+python -m benchmarks.tables
+"""
 
 from __future__ import annotations
 

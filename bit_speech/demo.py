@@ -1,7 +1,7 @@
 """The whole road on an embedded participant: raw files -> trials -> training -> sentences -> report.
 
-Everything a lab does with its own recordings happens here with a simulated participant, so that it runs anywhere, needs no private data
-and has a known limit: the ideal observer, which decodes with the true parameters of the simulation.
+Everything a lab does with its own recordings happens here with a simulated participant, so that it runs anywhere, needs
+no private data and has a known limit: the ideal observer, which decodes with the true parameters of the simulation.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class DemoSettings:
         hidden_size (`int`): width of the encoder.
         num_hidden_layers (`int`): depth of the encoder.
         learning_rate (`float`): peak of the cosine schedule.
-        patch_stride (`int`): bins from one patch to the next. The paper's 5 gives 10 frames a second, too few for this participant's pace.
+        patch_stride (`int`): bins from one patch to the next. The paper's 5 gives 10 frames a second, too few for this
+            participant's pace.
         mask_ratio (`float`): share of patches hidden from the encoder in training.
         mask_max_span (`int`): longest run of hidden patches.
         beam_size (`int`): hypotheses kept per frame by the word decoder.
@@ -89,8 +90,8 @@ def build_word_decoder(held_out: list[str], beam_size: int) -> tuple[BeamSearchD
         beam_size (`int`): hypotheses kept per frame.
 
     Returns:
-        `tuple[BeamSearchDecoder, NGramLM]`: the decoder and its word 3-gram. The vocabulary is every word of the text that CMUdict
-        pronounces: more than 10,000 words.
+        `tuple[BeamSearchDecoder, NGramLM]`: the decoder and its word 3-gram. The vocabulary is every word of the text
+        that CMUdict pronounces: more than 10,000 words.
     """
     from bit_speech.decoding import BeamSearchDecoder, Lexicon, build_ngram_lm
 
@@ -159,7 +160,7 @@ def run_demo(
 
     clock.stage("6/6 decode the same sentences with the ideal observer, and write the report")
     observer = IdealObserver(participant)
-    # Its posteriors are calibrated otherwise than a network's, so it gets decoder weights of its own, chosen in the same way.
+    # Its posteriors are calibrated otherwise than a network's: decoder weights of its own, chosen in the same way.
     observed = [observer.log_probs(trial) for trial in participant.trials("val")]
     ideal_decoder = tune_decoder(observed, validation_text, decoder)
     ideal = transcribe([observer.log_probs(trial) for trial in truth], ideal_decoder, **known)
@@ -255,7 +256,8 @@ def _train(output: Path, settings: DemoSettings, seed: int) -> tuple[BITTrainer,
             logging_steps=20,
             seed=seed,
             use_cpu=True,
-            bf16=torch.cpu._is_avx512_bf16_supported(),  # Almost twice as fast where the processor has it, slower elsewhere.
+            # Almost twice as fast where the processor has it, slower elsewhere.
+            bf16=torch.cpu._is_avx512_bf16_supported(),
         ),
         train_dataset=trials["train"],
         eval_dataset=trials["validation"],
@@ -287,8 +289,8 @@ def _report(
     return write_report(
         output / "report",
         title="bit-speech demo: a simulated participant",
-        description="Trained from scratch on one simulated participant; the ideal observer decodes with the simulation's true "
-        "parameters. Accuracy on simulated data says nothing about a person.",
+        description="Trained from scratch on one simulated participant; the ideal observer decodes with the "
+        "simulation's true parameters. Accuracy on simulated data says nothing about a person.",
         trials=rows,
         comparisons={"ideal observer": reference},
         learning_curve=trainer.state.log_history,
@@ -307,7 +309,8 @@ def _table(metrics: dict[str, Any], page: Path) -> str:
         lines.append(f"{name:16s}{cells[0]:>22s}{cells[1]:>22s}")
     lines += [
         "",
-        f"{metrics['bit']['wer']['num_sentences']} held-out sentences of a simulated participant, {metrics['vocabulary_words']:,} words, "
+        f"{metrics['bit']['wer']['num_sentences']} held-out sentences of a simulated participant, "
+        f"{metrics['vocabulary_words']:,} words, "
         f"PER {metrics['per_ratio_to_ideal_observer']:.2f} x the ideal observer's",
         f"{metrics['seconds']['total']:.0f} s, peak memory {metrics['peak_memory_gb']:.1f} GB",
         f"report: {page}",

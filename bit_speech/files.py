@@ -9,11 +9,11 @@ from typing import Any
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
-    """Write a text file under a temporary name in the same folder, then rename it.
+    r"""Write a text file under a temporary name in the same folder, then rename it.
 
     Args:
         path (`str`): destination; missing parent folders are made.
-        text (`str`): content, written as UTF-8 with `\\n` line ends.
+        text (`str`): content, written as UTF-8 with `\n` line ends.
 
     Returns:
         `Path`: the destination.
