@@ -1,0 +1,48 @@
+"""The command line refuses what it cannot do, and says what to do instead."""
+
+import subprocess
+import sys
+
+import pytest
+
+from bit_speech.cli import main
+
+
+def test_an_unknown_preset_is_refused_with_the_presets_that_exist(tmp_path, capsys):
+    assert main(["simulate", "--preset", "t16-like", "--output_dir", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "'t16-like'" in error and "t15-like" in error
+
+
+def test_a_missing_input_folder_is_refused_by_name(tmp_path, capsys):
+    missing = str(tmp_path / "nothing_here")
+    try:
+        status = main(["convert", "brain_to_text_25", "--input_dir", missing, "--output_dir", str(tmp_path / "out")])
+    except SystemExit as exit_:
+        status = exit_.code
+    assert status not in (0, None)
+    assert "nothing_here" in capsys.readouterr().err + str(status)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_language_model_without_a_lexicon_is_refused(tmp_path, capsys):
+    assert main(["evaluate", "--model", "m", "--trials", "t", "--lm", "lm.arpa"]) == 2
+    assert "--lexicon" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["convert", "simulate", "evaluate", "demo", "info"])
+def test_help_lists_every_command(command, capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert command in capsys.readouterr().out
+
+
+def test_the_converter_of_each_source_explains_itself():
+    command = [sys.executable, "-m", "bit_speech.cli", "convert", "brain_to_text_25", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "--allow_partial" in shown
+
+
+def test_info_names_versions(capsys):
+    assert main(["info"]) == 0
+    assert "torch" in capsys.readouterr().out
