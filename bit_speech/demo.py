@@ -169,13 +169,14 @@ def run_demo(
         "data": "simulated participant, preset demo; accuracy on simulated data says nothing about a person",
         "bit": bit.to_dict(),
         "ideal_observer": ideal.to_dict(),
-        "per_ratio_to_ideal_observer": float(bit.per) / max(float(ideal.per), 1e-9),
         "vocabulary_words": len(decoder.lexicon),
         "settings": asdict(settings),
         "seed": seed,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }
+    rates = {name: metrics[name]["per"]["rate"] for name in ("bit", "ideal_observer")}
+    metrics["per_ratio_to_ideal_observer"] = rates["bit"] / max(rates["ideal_observer"], 1e-9)
     rows = [
         {**row, "text": trial.text, "phonemes": trial.phonemes}
         for row, trial in zip(trials["test"], truth, strict=True)

@@ -70,10 +70,12 @@ def transcribe(
     if decoder is not None:
         hypotheses = [nbest[0] for nbest in decoder.decode_batch(log_probs, num_threads=os.cpu_count() or 1)]
     per = wer = None
-    if phonemes is not None and None not in phonemes:
-        per = phoneme_error_rate(phonemes, found)
-    if decoder is not None and texts is not None and None not in texts:
-        wer = word_error_rate(texts, [hypothesis.text for hypothesis in hypotheses])
+    known_phonemes = [value for value in phonemes or () if value is not None]
+    known_texts = [value for value in texts or () if value is not None]
+    if found and len(known_phonemes) == len(found):
+        per = phoneme_error_rate(known_phonemes, found)
+    if hypotheses and len(known_texts) == len(hypotheses):
+        wer = word_error_rate(known_texts, [hypothesis.text for hypothesis in hypotheses])
     return Transcripts(found, hypotheses, per, wer)
 
 

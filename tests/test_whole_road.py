@@ -32,7 +32,8 @@ def participant():
 
 @pytest.fixture(scope="module")
 def lexicon_file(participant, tmp_path_factory):
-    words = {word: pronounce(word)[:-1] for word in ["a", "the", "to", "i", "you", "is", "it", "he", "she", "we", "they", "was", "of", "and", "in", "that"]}
+    spelled = ("a", "the", "to", "i", "you", "is", "it", "he", "she", "we", "they", "was", "of", "and", "in", "that")
+    words = {word: pronounce(word)[:-1] for word in spelled}
     path = tmp_path_factory.mktemp("lexicon") / "lexicon.txt"
     path.write_text("".join(f"{word}\t{' '.join(phones)}\n" for word, phones in words.items()))
     return path
@@ -57,7 +58,9 @@ def train_briefly(trials, output):
             save_strategy="no", load_best_model_at_end=False, disable_tqdm=True,
         ),
         train_dataset=trials["train"],
-        processing_class=BITProcessor(BITFeatureExtractor(participants=participants, normalization="none"), PhonemeTokenizer()),
+        processing_class=BITProcessor(
+            BITFeatureExtractor(participants=participants, normalization="none"), PhonemeTokenizer()
+        ),
     )  # fmt: skip
     trainer.train()
     trainer.save_model(str(output / "model"))

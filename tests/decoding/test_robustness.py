@@ -69,9 +69,9 @@ def test_any_settings_on_any_input_give_hypotheses_that_hold_together(seed):
 
 def test_recombination_nearly_always_finds_the_same_best_sentence():
     gaps = []
-    for seed in range(40):
+    for seed in range(30):
         rng = np.random.default_rng(seed)
-        decoder, log_probs = random_decoder(rng), random_log_probs(rng)[:5]
+        decoder, log_probs = random_decoder(rng), random_log_probs(rng)[:4]
         if decoder.lm is None or len(decoder.lexicon) > 10:
             continue
         exact = decoder.with_settings(
