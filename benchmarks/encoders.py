@@ -195,7 +195,7 @@ def run_cell(preset: str, model_name: str, seed: int, threads: int) -> dict[str,
             "training_bins": record["training_bins"],
             "training_seconds": record["training_seconds"],
             "training_bins_per_s": record["training_bins"] / record["training_seconds"],
-            "peak_memory_gb": record["peak_memory_gb"],
+            "peak_memory_gb": record["peak_memory_gb"]["process"],
             "parameters": record["parameters"],
             "latency_ms": latency_ms(trainer.model, processor, truth[:50], participant.config.participant_id),
             "validation_curve": [
