@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bit_speech.files import write_json
+from bit_speech.files import write_json, write_text
 from bit_speech.scoring import Transcripts, report_rows, transcribe, write_predictions
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class DemoSettings:
     beam_size: int = 300
 
 
+_MARKER = ".bit_speech_demo"
 QUICK = DemoSettings(num_training_sentences=600, num_validation_sentences=40, num_test_sentences=40, num_epochs=10)
 
 
@@ -116,7 +117,7 @@ def run_demo(
         `dict`: the metrics that are also in `metrics.json`.
     """
     settings = settings or (QUICK if quick else DemoSettings())
-    output = Path(output_dir)
+    output = _fresh_folder(Path(output_dir))
     clock = _Clock()
 
     from bit_speech.simulation import PRESETS, IdealObserver, SimulatedParticipant, write_brain_to_text_25
@@ -132,8 +133,6 @@ def run_demo(
         seed=seed,
     )
     raw = output / "hdf5_data_final"
-    shutil.rmtree(raw, ignore_errors=True)  # Raw files of an earlier run with other sizes must not mix with these.
-    shutil.rmtree(output / "trials", ignore_errors=True)
     write_brain_to_text_25(participant, raw)
 
     clock.stage("2/6 convert the raw files to trials")
@@ -141,19 +140,20 @@ def run_demo(
         raw, output / "trials", allow_partial=True
     )
 
-    clock.stage("3/6 train BIT from scratch")
+    clock.stage("3/6 build the language model, from text without the held-out sentences")
+    truth = list(participant.trials("test"))  # The layout's test split has no labels; the simulator knows them.
+    validation_text = participant.sentences("val")
+    decoder, lm = build_word_decoder(validation_text + [trial.text for trial in truth], settings.beam_size)
+    lm.save(output / "lm.bin")
+
+    clock.stage("4/6 train BIT from scratch")
     trainer, trials = _train(output, settings, seed)
 
     from bit_speech.decoding import tune_decoder
 
-    clock.stage("4/6 build the language model and tune the decoder on the validation sentences")
-    truth = list(participant.trials("test"))  # The layout's test split has no labels; the simulator knows them.
-    validation_text = list(trials["validation"]["text"])
-    decoder, lm = build_word_decoder(validation_text + [trial.text for trial in truth], settings.beam_size)
-    decoder = tune_decoder(trainer.predict_log_probs(trials["validation"]), validation_text, decoder)
-    lm.save(output / "lm.bin")
-
     clock.stage(f"5/6 decode {len(truth)} held-out sentences with a vocabulary of {len(decoder.lexicon):,} words")
+    validation_text = list(trials["validation"]["text"])
+    decoder = tune_decoder(trainer.predict_log_probs(trials["validation"]), validation_text, decoder)
     known: dict[str, Any] = {"texts": [trial.text for trial in truth], "phonemes": [trial.phonemes for trial in truth]}
     log_probs = trainer.predict_log_probs(trials["test"])
     bit = transcribe(log_probs, decoder, **known)
@@ -161,8 +161,10 @@ def run_demo(
     clock.stage("6/6 decode the same sentences with the ideal observer, and write the report")
     observer = IdealObserver(participant)
     # Its posteriors are calibrated otherwise than a network's: decoder weights of its own, chosen in the same way.
-    observed = [observer.log_probs(trial) for trial in participant.trials("val")]
-    ideal_decoder = tune_decoder(observed, validation_text, decoder)
+    observed = list(participant.trials("val"))
+    ideal_decoder = tune_decoder(
+        [observer.log_probs(trial) for trial in observed], [str(trial.text) for trial in observed], decoder
+    )
     ideal = transcribe([observer.log_probs(trial) for trial in truth], ideal_decoder, **known)
 
     metrics: dict[str, Any] = {
@@ -187,6 +189,23 @@ def run_demo(
     write_json(output / "metrics.json", metrics)
     print(_table(metrics, page))
     return metrics
+
+
+def _fresh_folder(output: Path) -> Path:
+    """Empty the folder of an earlier demonstration; refuse any other folder that holds something.
+
+    Raises:
+        FileExistsError: when the folder is not empty and no demonstration made it.
+    """
+    marker = output / _MARKER
+    if output.exists() and any(output.iterdir()):
+        if not marker.exists():
+            raise FileExistsError(
+                f"{output} holds files that no demonstration made; nothing was touched: choose an empty --output_dir"
+            )
+        shutil.rmtree(output)
+    write_text(marker, "Made by `bit-speech demo`, which may empty this folder when it runs again.\n")
+    return output
 
 
 class _Clock:

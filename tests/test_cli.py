@@ -46,3 +46,11 @@ def test_the_converter_of_each_source_explains_itself():
 def test_info_names_versions(capsys):
     assert main(["info"]) == 0
     assert "torch" in capsys.readouterr().out
+
+
+def test_the_demo_does_not_touch_a_folder_it_did_not_make(tmp_path, capsys):
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / "mine.parquet").write_bytes(b"years of work")
+    assert main(["demo", "--output_dir", str(tmp_path)]) == 2
+    assert "choose an empty --output_dir" in capsys.readouterr().err
+    assert (tmp_path / "trials" / "mine.parquet").read_bytes() == b"years of work"

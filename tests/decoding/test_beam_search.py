@@ -265,7 +265,7 @@ def test_threads_and_order_change_nothing(lexicon, lm):
 def test_decoding_releases_the_gil(lexicon, lm):
     decoder = BeamSearchDecoder(lexicon, lm, beam_size=2000, beam_threshold=1e3)
     decoder.decode(random_log_probs(8, frames=3))
-    long = random_log_probs(8, frames=400)
+    long = random_log_probs(8, frames=150)
     worker = threading.Thread(target=decoder.decode, args=(long,))
     ticks = 0
     worker.start()
