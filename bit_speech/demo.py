@@ -142,8 +142,7 @@ def run_demo(
 
     clock.stage("3/6 build the language model, from text without the held-out sentences")
     truth = list(participant.trials("test"))  # The layout's test split has no labels; the simulator knows them.
-    validation_text = participant.sentences("val")
-    decoder, lm = build_word_decoder(validation_text + [trial.text for trial in truth], settings.beam_size)
+    decoder, lm = build_word_decoder(participant.sentences("val") + participant.sentences("test"), settings.beam_size)
     lm.save(output / "lm.bin")
 
     clock.stage("4/6 train BIT from scratch")
