@@ -48,7 +48,7 @@ class DemoSettings:
     num_training_sentences: int = 3000
     num_validation_sentences: int = 100
     num_test_sentences: int = 200
-    num_epochs: int = 12
+    num_epochs: int = 10
     batch_size: int = 16
     hidden_size: int = 128
     num_hidden_layers: int = 4
