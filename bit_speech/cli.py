@@ -15,7 +15,7 @@ a first walk:
   bit-speech simulate --preset t15-like --output_dir runs/sim
   bit-speech convert brain_to_text_25 --input_dir runs/sim/hdf5_data_final --output_dir runs/trials --allow_partial
   python examples/train_bit_ctc.py --config examples/configs/bit_simulated.yaml
-  bit-speech evaluate --model runs/bit_simulated/model --trials runs/trials --split validation --lexicon lexicon.txt --lm lm.arpa.xz
+  bit-speech evaluate --model runs/bit_simulated/model --trials runs/trials --lexicon lexicon.txt --lm lm.arpa.xz
 """
 
 
