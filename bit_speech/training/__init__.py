@@ -1,7 +1,7 @@
 """Training and scoring of encoders on trials: the trainer, its settings, checkpoints and the record of a run."""
 
 from bit_speech.training.checkpoints import newest_complete_checkpoint
-from bit_speech.training.scoring import collapse_ctc, phoneme_scores
+from bit_speech.training.scoring import phoneme_scores
 from bit_speech.training.trainer import BITTrainer
 from bit_speech.training.training_arguments import COMMON_SETTINGS, BITTrainingArguments
 
@@ -9,7 +9,6 @@ __all__ = [
     "COMMON_SETTINGS",
     "BITTrainer",
     "BITTrainingArguments",
-    "collapse_ctc",
     "newest_complete_checkpoint",
     "phoneme_scores",
 ]

@@ -48,23 +48,6 @@ def name_trial(metadata: dict[str, Any]) -> str:
     return f"{metadata.get('session_id')} block {metadata.get('block_index')} trial {metadata.get('trial_index')}"
 
 
-def required_frames(labels: Sequence[int]) -> int:
-    """Frames that CTC needs at least: one per label, and a blank between equal neighbours.
-
-    Args:
-        labels (sequence of `int`): class indices of one trial.
-
-    Returns:
-        `int`: the number of frames below which no alignment exists.
-
-    Example:
-        >>> required_frames([3, 3, 5])
-        4
-    """
-    values = np.asarray(labels)
-    return len(values) + int((values[1:] == values[:-1]).sum())
-
-
 class PreparedTrials(Dataset):
     """The trials of one dataset as the encoder reads them.
 

@@ -1,32 +1,10 @@
-"""Phoneme sequences from classes, and error rates from phoneme sequences."""
+"""Error rates from phoneme sequences."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from rapidfuzz.distance import Levenshtein
-
-
-def collapse_ctc(classes: Sequence[int] | np.ndarray, blank: int = 0) -> list[int]:
-    """Read a CTC output: merge repeats, then drop blanks.
-
-    Args:
-        classes (sequence of `int` of shape `(P,)`): best class of every real frame.
-        blank (`int`): class of the blank.
-
-    Returns:
-        `list[int]`: labels; `A blank A` is two A's, `A A` is one.
-
-    Example:
-        >>> collapse_ctc([0, 5, 5, 0, 5, 7])
-        [5, 5, 7]
-    """
-    values = np.asarray(classes)
-    if values.size == 0:
-        return []
-    starts = np.concatenate([[True], values[1:] != values[:-1]])
-    return values[starts & (values != blank)].tolist()
 
 
 def phoneme_scores(

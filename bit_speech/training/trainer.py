@@ -19,6 +19,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy
 
+from bit_speech.ctc import collapse, required_frames
 from bit_speech.files import write_json
 from bit_speech.training.batches import EpochBatchSampler, LengthSortedBatchSampler, TrialLoader
 from bit_speech.training.checkpoints import (
@@ -29,9 +30,9 @@ from bit_speech.training.checkpoints import (
     set_incomplete_aside,
 )
 from bit_speech.training.parameter_groups import parameter_groups
-from bit_speech.training.prepared_trials import PreparedTrials, name_trial, required_frames
+from bit_speech.training.prepared_trials import PreparedTrials, name_trial
 from bit_speech.training.run_record import describe_run, finite
-from bit_speech.training.scoring import collapse_ctc, phoneme_scores
+from bit_speech.training.scoring import phoneme_scores
 from bit_speech.training.training_arguments import BITTrainingArguments
 
 if TYPE_CHECKING:
@@ -432,7 +433,7 @@ class BITTrainer(Trainer):
                 continue
             best = outputs["logits"].argmax(dim=-1).cpu().numpy()
             for i, classes, mask in zip(indices, best, outputs["frame_mask"].cpu().numpy()):
-                predictions[i] = collapse_ctc(classes[mask], blank)
+                predictions[i] = collapse(classes[mask], blank)
             if outputs.get("loss") is not None:
                 loss_sum += outputs["loss"].item() * (len(indices) if mean else 1)
                 loss_trials += len(indices)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from bit_speech.decoding import collapse, greedy_decode
+from bit_speech.ctc import collapse
+from bit_speech.decoding import greedy_decode
 
 
 def log_probs_of(path):

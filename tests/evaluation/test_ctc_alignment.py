@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from bit_speech.evaluation import align_ctc, required_frames
+from bit_speech.ctc import required_frames
+from bit_speech.evaluation import align_ctc
 from configuration_bit.phoneme_inventory_bit import MODEL_ORDER
 
 

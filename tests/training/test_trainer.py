@@ -12,10 +12,10 @@ from rapidfuzz.distance import Levenshtein
 from bit_speech.data import Augmentation, CTCCollator, trial_features
 from bit_speech.data.statistics import block_statistics
 from bit_speech.decoding.greedy import greedy_decode
-from bit_speech.training import BITTrainer, collapse_ctc
+from bit_speech.training import BITTrainer
 from bit_speech.training.batches import EpochBatchSampler, LengthSortedBatchSampler
 from bit_speech.training.parameter_groups import parameter_groups
-from bit_speech.training.prepared_trials import PreparedTrials, required_frames
+from bit_speech.training.prepared_trials import PreparedTrials
 from configuration_bit.configuration_bit_gru import BITGRUConfig
 from modeling_bit.modeling_bit_gru import BITGRUForCTC
 
@@ -371,9 +371,3 @@ def test_without_evaluation_trials_the_callers_settings_stay_as_they_are(tiny, t
     )
     run = BITTrainer(tiny.model(), settings, train_dataset=tiny.trials(8), processing_class=tiny.processor())
     assert settings.load_best_model_at_end and not run.args.load_best_model_at_end
-
-
-def test_a_blank_separates_equal_labels_and_repeats_merge():
-    assert collapse_ctc([0, 5, 5, 0, 5, 7, 7]) == [5, 5, 7]
-    assert collapse_ctc([]) == []
-    assert required_frames([1, 1, 2]) == 4
