@@ -10,13 +10,13 @@ participants, each with as many electrodes and bins as the real trial. Writes `s
 from __future__ import annotations
 
 import argparse
-import json
-import os
+import io
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
+from bit_speech.files import write_bytes, write_json
 from bit_speech.simulation import PRESETS, SIMULATOR_VERSION, SimulatedParticipant
 
 REAL_TRIAL = Path(__file__).parents[1] / "tests" / "fixtures" / "t12_neural_trial" / "figure1_neural_data.npy"
@@ -202,10 +202,10 @@ def draw(path: Path, real: dict, simulated: dict, examples: dict[str, tuple[np.n
         "crossings-power correlation, same electrode",
         "quantile of electrodes (%)",
     )
-    temporary = path.with_name("." + path.name)
-    figure.savefig(temporary, dpi=100, format="png")
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=100, format="png")
     plt.close(figure)
-    os.replace(temporary, path)
+    write_bytes(path, picture.getvalue())
 
 
 def main() -> None:
@@ -227,7 +227,6 @@ def main() -> None:
         simulated[name] = {"mean": values.mean(axis=0).tolist(), "sd": values.std(axis=0).tolist()}
         numbers = " ".join(f"{x:.3f}/{y:.3f}" for x, y in zip(real[name], simulated[name]["mean"], strict=True))
         print(f"{name} (real/simulated): {numbers}")
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
     result = {
         "command": "python benchmarks/simulator_statistics.py",
         "simulator_version": SIMULATOR_VERSION,
@@ -238,10 +237,7 @@ def main() -> None:
         "real": real,
         "simulated": simulated,
     }
-    path = arguments.output_dir / "simulator_statistics.json"
-    temporary = path.with_name("." + path.name)
-    temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_json(arguments.output_dir / "simulator_statistics.json", result)
     examples = {"real (T12)": (counts, log_power), "simulated": recordings[0]}
     draw(arguments.output_dir / "simulator_statistics.png", real, simulated, examples)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> Path:
-    r"""Write a text file under a temporary name in the same folder, then rename it.
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
+    """Write a file under a temporary name in the same folder, then rename it.
 
     Args:
         path (`str`): destination; missing parent folders are made.
-        text (`str`): content, written as UTF-8 with `\n` line ends.
+        content (`bytes`): all of the file.
 
     Returns:
         `Path`: the destination.
@@ -22,11 +22,24 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    r"""Write a text file atomically.
+
+    Args:
+        path (`str`): destination; missing parent folders are made.
+        text (`str`): content, written as UTF-8 with `\n` line ends.
+
+    Returns:
+        `Path`: the destination.
+    """
+    return write_bytes(path, text.encode())
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> Path:

@@ -24,7 +24,7 @@ ALLOWED = {
     "datasets_scripts": {"configuration_bit", "bit_speech.data"},
 }
 # Helpers every room of the laboratory may use.
-SHARED = {"bit_speech.ctc", "bit_speech.files", "bit_speech.import_utils"}
+SHARED = {"bit_speech.ctc", "bit_speech.files", "bit_speech.import_utils", "bit_speech.machine"}
 HUB_PACKAGES = {"numpy", "torch", "transformers", "tokenizers", *HUB_ROOMS}
 
 

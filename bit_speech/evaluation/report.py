@@ -25,7 +25,7 @@ from bit_speech.evaluation.error_rates import (
     paired_bootstrap,
     split_words,
 )
-from bit_speech.files import write_json, write_text
+from bit_speech.files import write_bytes, write_json, write_text
 from bit_speech.import_utils import require
 from configuration_bit.phoneme_inventory_bit import MODEL_ORDER, SIL_TOKEN
 
@@ -173,7 +173,7 @@ def write_report(
         if said != decoded
     ][:14]
     for folder_name, png in pngs.items():
-        _write_bytes(output / "figures" / f"{folder_name}.png", png)
+        write_bytes(output / "figures" / f"{folder_name}.png", png)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -592,13 +592,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
     return str(value)
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

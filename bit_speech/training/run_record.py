@@ -3,84 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
-import resource
-import subprocess
-import sys
 from dataclasses import asdict, is_dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from bit_speech.import_utils import installed_versions
+from bit_speech.machine import git_commit, hardware, peak_memory_gb
 
 if TYPE_CHECKING:
     from bit_speech.training.trainer import BITTrainer
-
-
-def git_commit() -> str | None:
-    """Commit of the source tree that this package runs from.
-
-    Returns:
-        `str` or None: the commit, with `+changes` when tracked files differ from it; None outside a git checkout.
-    """
-    here = Path(__file__).resolve().parent
-
-    def git(*command: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, timeout=30)
-        except (FileNotFoundError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    # An installed package may lie inside somebody else's repository (a virtual environment in it, for example).
-    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
-        return None
-    commit = git("rev-parse", "HEAD")
-    return f"{commit}+changes" if commit and git("status", "--porcelain", "--untracked-files=no") else commit
-
-
-def hardware() -> dict[str, Any]:
-    """Describe the machine.
-
-    Returns:
-        `dict`: processor, cores, threads, memory in GB, accelerators, operating system and versions.
-    """
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        ]
-        processor = names[0] if names else processor
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "processor": processor,
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "memory_gb": round(memory_bytes / 1e9, 1),
-        "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "versions": installed_versions(),
-    }
-
-
-def peak_memory_gb() -> dict[str, float]:
-    """Peak memory of this process so far.
-
-    Returns:
-        `dict[str, float]`: `process` (resident set), and `accelerator` when there is one; in GB of 10^9 bytes.
-    """
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts kilobytes, macOS bytes.
-    found = {"process": round(peak * (1 if sys.platform == "darwin" else 1024) / 1e9, 3)}
-    if torch.cuda.is_available():
-        found["accelerator"] = round(torch.cuda.max_memory_allocated() / 1e9, 3)
-    return found
 
 
 def finite(value: Any) -> Any:
