@@ -111,6 +111,14 @@ class NGramLM:
         """State at the beginning of a sentence, after `<s>`."""
         return int(self.arrays.next_state[1 + self.bos])
 
+    def unigram_scores(self) -> np.ndarray:
+        """Natural-log probability of every word without context.
+
+        Returns:
+            `np.ndarray` of shape `(words,)`: scores, float32, in the order of `words`.
+        """
+        return np.array(self.arrays.probs[1 : 1 + len(self)], dtype=np.float32)
+
     def word_scores(self, sentence: str, bos: bool = True, eos: bool = True) -> np.ndarray:
         """Natural-log probability of every word of a sentence given the words before it.
 

@@ -73,6 +73,24 @@ def score_words(lm, state, words):
 
 
 @numba.njit(nogil=True, cache=True)
+def child_range(lm, state):
+    """First and one past the last of the n-grams that extend a state by one word."""
+    return np.int64(lm.first_child[state]), np.int64(lm.first_child[state + 1])
+
+
+@numba.njit(nogil=True, cache=True)
+def child_word(lm, child):
+    """Last word of an n-gram found by `child_range`."""
+    return np.int64(lm.words[child])
+
+
+@numba.njit(nogil=True, cache=True)
+def child_score(lm, child):
+    """Natural-log probability of the last word of an n-gram found by `child_range`."""
+    return np.float64(lm.probs[child])
+
+
+@numba.njit(nogil=True, cache=True)
 def link_states(words, first_child, backoffs, suffix, next_state, parents, num_contexts):
     """Fill `suffix` (longest proper suffix that is a context) and `next_state` of every node, in place.
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bit_speech.decoding import NGramLM, build_ngram_lm
+from bit_speech.decoding.lm_kernels import child_range, child_score, child_word, score_word
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "lm_small_arpa" / "small.arpa"
 HAND = """
@@ -114,6 +115,24 @@ def test_compressed_files_are_read(tmp_path, suffix, opener):
     assert NGramLM.from_arpa(path).score_sentence("the little") == NGramLM.from_arpa(FIXTURE).score_sentence(
         "the little"
     )
+
+
+def test_unigram_scores_are_those_of_words_without_context(hand):
+    lm = NGramLM.from_arpa(hand)
+    expected = [lm.word_scores(word, bos=False, eos=False)[0] for word in lm.words if word not in ("<s>", "</s>")]
+    found = lm.unigram_scores()
+    assert found.dtype == np.float32
+    np.testing.assert_allclose([found[lm.word_index(word)] for word in ("<unk>", "a", "b")], expected)
+
+
+def test_the_listed_continuations_of_a_context_are_enumerated_with_their_scores(hand):
+    lm = NGramLM.from_arpa(hand)
+    _, after_a = score_word(lm.arrays, np.int64(0), np.int64(lm.word_index("a")))
+    _, after_start_a = score_word(lm.arrays, np.int64(lm.start_state), np.int64(lm.word_index("a")))
+    for state, expected in ((after_a, {"b": -0.5}), (after_start_a, {"b": -0.05}), (lm.start_state, {"a": -0.2})):
+        begin, end = child_range(lm.arrays, state)
+        found = {lm.words[child_word(lm.arrays, i)]: child_score(lm.arrays, i) / LN10 for i in range(begin, end)}
+        assert found == pytest.approx(expected)
 
 
 def test_counts_order_and_words_are_those_of_the_file(hand):
