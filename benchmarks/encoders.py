@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import save_result
+from benchmarks.common import RESULTS, save_result
 from bit_speech.files import write_json
 
 WORK = Path("runs/benchmarks/encoders")
@@ -247,10 +247,18 @@ def pooled_ratio(cells: list[dict], others: list[dict], draws: int = 10000) -> l
 
 
 def summarise() -> dict[str, Any]:
-    """Collect the finished cells into one table, and write it with the machine's description."""
+    """Collect the finished cells into one table, and write it with the machine's description.
+
+    Rows of a preset that has no cells on this disk stay as they were, so that presets can be run at different times.
+    """
+    saved = RESULTS / "encoders.json"
+    earlier = json.loads(saved.read_text())["rows"] if saved.exists() else []
     cells = [json.loads(path.read_text()) for path in sorted((WORK / "cells").glob("*.json"))]
     rows = []
     for preset in PRESETS:
+        if not any(cell["preset"] == preset for cell in cells):
+            rows += [row for row in earlier if row["preset"] == preset]
+            continue
         by_model = {
             name: sorted((c for c in cells if (c["preset"], c["model"]) == (preset, name)), key=lambda c: c["seed"])
             for name in MODELS
