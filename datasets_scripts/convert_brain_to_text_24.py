@@ -32,7 +32,7 @@ from bit_speech.data.conversion import (
     run_conversion,
 )
 from bit_speech.data.schema import SPIKE_BAND_POWER, THRESHOLD_CROSSINGS
-from bit_speech.data.writing import COMPRESSIONS
+from datasets_scripts.command import converter_parser, run_converter
 
 PARTICIPANT = "t12"
 NUM_ELECTRODES = 256
@@ -375,14 +375,12 @@ def build_parser() -> argparse.ArgumentParser:
     Returns:
         `argparse.ArgumentParser`: with help that teaches.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets_scripts.convert_brain_to_text_24",
-        description="Brain-to-Text '24 (participant T12) -> trials in Parquet.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = converter_parser(
+        "brain_to_text_24",
+        "Brain-to-Text '24 (participant T12) -> trials in Parquet.",
+        EPILOG,
+        input_help="competitionData: folders train, test, competitionHoldOut",
     )
-    parser.add_argument("--input_dir", required=True, help="competitionData: folders train, test, competitionHoldOut")
-    parser.add_argument("--output_dir", required=True, help="dataset to write, or to continue")
     parser.add_argument(
         "--area", choices=AREAS, default="6v", help="electrodes to keep (default: 6v, ventral premotor; 44 is Broca's)"
     )
@@ -392,14 +390,6 @@ def build_parser() -> argparse.ArgumentParser:
         default="tx1",
         help="threshold crossings at -3.5 (tx1, default), -4.5, -5.5 or -6.5 (tx4) x RMS",
     )
-    parser.add_argument("--allow_partial", action="store_true", help="convert what is there; leave broken trials out")
-    parser.add_argument(
-        "--compression",
-        choices=COMPRESSIONS,
-        default="lz4",
-        help="of the Parquet files (default: lz4; zstd is smaller)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 
 
@@ -412,22 +402,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         `int`: 0, or 2 when the input was refused (the reason is on standard error).
     """
-    arguments = build_parser().parse_args(argv)
-    try:
-        report = convert(
-            arguments.input_dir,
-            arguments.output_dir,
-            area=arguments.area,
-            threshold=arguments.threshold,
-            allow_partial=arguments.allow_partial,
-            compression=arguments.compression,
-            progress=not arguments.quiet,
-        )
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
-        print(f"convert_brain_to_text_24: {error}", file=sys.stderr)
-        return 2
-    print(report)
-    return 0
+    return run_converter("brain_to_text_24", convert, build_parser().parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ from bit_speech.data.conversion import (
     run_conversion,
 )
 from bit_speech.data.schema import SPIKE_BAND_POWER, THRESHOLD_CROSSINGS
-from bit_speech.data.writing import COMPRESSIONS
 from configuration_bit.phoneme_inventory_bit import BLANK_TOKEN, CLASS_ORDERS
+from datasets_scripts.command import converter_parser, run_converter
 
 # In the order of the columns, once for threshold crossings and once for spike-band power.
 AREAS: tuple[str, ...] = ("ventral_6v", "area_4", "55b", "dorsal_6v")
@@ -374,17 +374,12 @@ def build_parser() -> argparse.ArgumentParser:
     Returns:
         `argparse.ArgumentParser`: with help that teaches.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets_scripts.convert_brain_to_text_25",
-        description="Brain-to-Text '25 (participant T15) -> trials in Parquet.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = converter_parser(
+        "brain_to_text_25",
+        "Brain-to-Text '25 (participant T15) -> trials in Parquet.",
+        EPILOG,
+        input_help="hdf5_data_final: one folder per session, with its HDF5 files",
     )
-    parser.add_argument(
-        "--input_dir", required=True, help="hdf5_data_final: one folder per session, with its HDF5 files"
-    )
-    parser.add_argument("--output_dir", required=True, help="dataset to write, or to continue")
-    parser.add_argument("--allow_partial", action="store_true", help="convert what is there; leave broken trials out")
     parser.add_argument(
         "--areas", nargs="+", help="area of each array, in channel order (default: T15's four for 512 channels)"
     )
@@ -394,13 +389,6 @@ def build_parser() -> argparse.ArgumentParser:
         default="model",
         help="order of the 41 classes in the labels; the release has 'model' (default)",
     )
-    parser.add_argument(
-        "--compression",
-        choices=COMPRESSIONS,
-        default="lz4",
-        help="of the Parquet files (default: lz4; zstd is smaller)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 
 
@@ -413,22 +401,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         `int`: 0, or 2 when the input was refused (the reason is on standard error).
     """
-    arguments = build_parser().parse_args(argv)
-    try:
-        report = convert(
-            arguments.input_dir,
-            arguments.output_dir,
-            allow_partial=arguments.allow_partial,
-            areas=arguments.areas,
-            class_order=arguments.class_order,
-            compression=arguments.compression,
-            progress=not arguments.quiet,
-        )
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
-        print(f"convert_brain_to_text_25: {error}", file=sys.stderr)
-        return 2
-    print(report)
-    return 0
+    return run_converter("brain_to_text_25", convert, build_parser().parse_args(argv))
 
 
 if __name__ == "__main__":

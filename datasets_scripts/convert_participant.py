@@ -23,7 +23,7 @@ import yaml
 
 from bit_speech.data.conversion import ConversionReport, Problem, ShardPlan, SourceDescription, run_conversion
 from bit_speech.data.schema import SPLITS
-from bit_speech.data.writing import COMPRESSIONS
+from datasets_scripts.command import converter_parser, run_converter
 from datasets_scripts.recordings import FORMATS, NwbRecording, Recording, open_recording
 
 TRIALS = ("file", "group", "interval")
@@ -547,24 +547,14 @@ def build_parser() -> argparse.ArgumentParser:
     Returns:
         `argparse.ArgumentParser`: with help that teaches.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets_scripts.convert_participant",
-        description="Your own NPZ, HDF5 or NWB files -> trials in Parquet. A small YAML file says where things are.",
-        epilog=f"a configuration to start from (--example prints it):\n\n{EXAMPLE}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = converter_parser(
+        "participant",
+        "Your own NPZ, HDF5 or NWB files -> trials in Parquet. A small YAML file says where things are.",
+        f"a configuration to start from (--example prints it):\n\n{EXAMPLE}",
     )
     parser.add_argument("--example", action="store_true", help="print a configuration to start from, and stop")
     parser.add_argument("--config", help="the YAML file")
     parser.add_argument("--input_dir", help="folder of the recordings (default: the folder of the YAML file)")
-    parser.add_argument("--output_dir", help="dataset to write, or to continue")
-    parser.add_argument("--allow_partial", action="store_true", help="leave broken files and trials out, and list them")
-    parser.add_argument(
-        "--compression",
-        choices=COMPRESSIONS,
-        default="lz4",
-        help="of the Parquet files (default: lz4; zstd is smaller)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 
 
@@ -584,20 +574,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if not arguments.config or not arguments.output_dir:
         parser.error("give --config and --output_dir (or --example)")
-    try:
-        report = convert(
-            arguments.config,
-            arguments.output_dir,
-            input_dir=arguments.input_dir,
-            allow_partial=arguments.allow_partial,
-            compression=arguments.compression,
-            progress=not arguments.quiet,
-        )
-    except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
-        print(f"convert_participant: {error}", file=sys.stderr)
-        return 2
-    print(report)
-    return 0
+    del arguments.example
+    return run_converter("participant", convert, arguments)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -14,9 +15,10 @@ import numpy as np
 FORMATS: tuple[str, ...] = ("npz", "hdf5", "nwb")
 
 
-class Recording(AbstractContextManager["Recording"]):
+class Recording(AbstractContextManager["Recording"], ABC):
     """An open file whose contents have names; use one of its subclasses, or [`open_recording`]."""
 
+    @abstractmethod
     def get(self, name: str) -> Any:
         """Look something up.
 
@@ -29,7 +31,6 @@ class Recording(AbstractContextManager["Recording"]):
         Raises:
             ValueError: when the file has no such thing; the message says what it has.
         """
-        raise NotImplementedError
 
     def groups(self) -> Iterator[tuple[str, Recording]]:
         """Give the groups of the file, in order.
@@ -42,6 +43,7 @@ class Recording(AbstractContextManager["Recording"]):
         """
         raise ValueError("only HDF5 files have groups: use 'trials: file' or 'trials: interval'")
 
+    @abstractmethod
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
