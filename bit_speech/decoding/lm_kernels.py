@@ -91,6 +91,12 @@ def child_score(lm, child):
 
 
 @numba.njit(nogil=True, cache=True)
+def back_off(lm, state):
+    """Natural-log backoff weight of a state, and the shorter state that it leads to."""
+    return np.float64(lm.backoffs[state]), np.int64(lm.suffix[state])
+
+
+@numba.njit(nogil=True, cache=True)
 def link_states(words, first_child, backoffs, suffix, next_state, parents, num_contexts):
     """Fill `suffix` (longest proper suffix that is a context) and `next_state` of every node, in place.
 
