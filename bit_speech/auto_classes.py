@@ -39,13 +39,15 @@ def _register_configurations() -> None:
 
 
 def _register_models() -> None:
-    from transformers.models.auto.modeling_auto import AutoModel, AutoModelForCTC
+    from transformers.models.auto.modeling_auto import AutoModel, AutoModelForCTC, AutoModelForPreTraining
 
     from modeling_bit.modeling_bit import BITConfig, BITForCTC, BITModel
     from modeling_bit.modeling_bit_gru import BITGRUConfig, BITGRUForCTC, BITGRUModel
+    from modeling_bit.modeling_bit_pretraining import BITForMaskedModeling
 
     AutoModel.register(BITConfig, BITModel, exist_ok=True)
     AutoModel.register(BITGRUConfig, BITGRUModel, exist_ok=True)
+    AutoModelForPreTraining.register(BITConfig, BITForMaskedModeling, exist_ok=True)
     AutoModelForCTC.register(BITConfig, BITForCTC, exist_ok=True)
     AutoModelForCTC.register(BITGRUConfig, BITGRUForCTC, exist_ok=True)
 

@@ -80,7 +80,7 @@ def check_ranges(config: Any, positive: tuple[str, ...], probabilities: tuple[st
 
 
 class BITConfig(RemoteCodeMixin, PreTrainedConfig):
-    """Configuration of [`BITModel`] and [`BITForCTC`]. The defaults are the paper's encoder.
+    """Configuration of [`BITModel`], [`BITForMaskedModeling`] and [`BITForCTC`]. The defaults are the paper's encoder.
 
     Args:
         vocab_size (`int`, defaults to 41): number of classes: blank, 39 phonemes, SIL.
@@ -106,8 +106,12 @@ class BITConfig(RemoteCodeMixin, PreTrainedConfig):
         causal (`bool`, defaults to `False`): a patch sees itself and the past only.
         attention_window (`int`, *optional*): a patch sees at most this many patches on each side; default all.
         mask_ratio (`float`, defaults to 0.0): share of each trial's patches that is replaced by the mask token in
-            training.
+            training. The paper's self-supervision hides 0.5.
         mask_max_span (`int`, defaults to 15): masked spans are 1 to this many patches long.
+        pretraining_objective (`str`, defaults to `"reconstruction"`): what [`BITForMaskedModeling`] learns.
+            `"reconstruction"` is the paper's: the z-scored values of masked patches, squared error. `"poisson"`: the
+            spike counts of masked patches, Poisson likelihood. `"autoregressive"`: whether each channel spikes in each
+            bin of the next patch, from the past alone (needs `causal=True`, masks nothing).
         ctc_loss_reduction (`str`, defaults to `"mean"`): `"mean"` is the mean over trials of loss / number of labels;
             `"sum"` the sum over trials.
         ctc_zero_infinity (`bool`, defaults to `False`): replace the infinite loss of a trial with fewer frames than
@@ -153,6 +157,7 @@ class BITConfig(RemoteCodeMixin, PreTrainedConfig):
     attention_window: int | None = None
     mask_ratio: float = 0.0
     mask_max_span: int = 15
+    pretraining_objective: Literal["reconstruction", "poisson", "autoregressive"] = "reconstruction"
     ctc_loss_reduction: Literal["mean", "sum"] = "mean"
     ctc_zero_infinity: bool = False
 
@@ -179,6 +184,13 @@ class BITConfig(RemoteCodeMixin, PreTrainedConfig):
             raise ValueError(f"`attention_window` must be None or at least 0 patches, got {self.attention_window}.")
         if self.read_in not in ("participant", "session"):
             raise ValueError(f"`read_in` must be 'participant' or 'session', got {self.read_in!r}.")
+        if self.pretraining_objective not in ("reconstruction", "poisson", "autoregressive"):
+            raise ValueError(
+                "`pretraining_objective` must be 'reconstruction', 'poisson' or 'autoregressive', got "
+                f"{self.pretraining_objective!r}."
+            )
+        if self.pretraining_objective == "autoregressive" and not self.causal:
+            raise ValueError("pretraining_objective='autoregressive' predicts the future: it needs causal=True.")
         if self.read_in == "session" and (len(self.participants) != 1 or not self.sessions):
             raise ValueError(
                 "read_in='session' needs exactly one participant and its `sessions`, got participants "

@@ -29,6 +29,7 @@ AUTO_MAPS: dict[str, dict[str, Any]] = {
     "bit_speech": {
         "AutoConfig": "configuration_bit.BITConfig",
         "AutoModel": "modeling_bit.BITModel",
+        "AutoModelForPreTraining": "modeling_bit_pretraining.BITForMaskedModeling",
         "AutoModelForCTC": "modeling_bit.BITForCTC",
         **_PROCESSING,
     },

@@ -9,24 +9,30 @@ if TYPE_CHECKING:
     from .masking_bit import sample_span_mask
     from .modeling_bit import BITForCTC, BITModel, BITPreTrainedModel
     from .modeling_bit_gru import BITGRUForCTC, BITGRUModel, BITGRUPreTrainedModel
+    from .modeling_bit_pretraining import BITForMaskedModeling
+    from .transfer_bit import load_pretrained_encoder
 
 _HOME = {
     "BITForCTC": "modeling_bit",
+    "BITForMaskedModeling": "modeling_bit_pretraining",
     "BITGRUForCTC": "modeling_bit_gru",
     "BITGRUModel": "modeling_bit_gru",
     "BITGRUPreTrainedModel": "modeling_bit_gru",
     "BITModel": "modeling_bit",
     "BITPreTrainedModel": "modeling_bit",
+    "load_pretrained_encoder": "transfer_bit",
     "sample_span_mask": "masking_bit",
 }
 
 __all__ = [
     "BITForCTC",
+    "BITForMaskedModeling",
     "BITGRUForCTC",
     "BITGRUModel",
     "BITGRUPreTrainedModel",
     "BITModel",
     "BITPreTrainedModel",
+    "load_pretrained_encoder",
     "sample_span_mask",
 ]
 

@@ -315,6 +315,7 @@ class BITPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # or gradient accumulation would scale the mean loss
     _no_split_modules = ["BITLayer"]
+    _keys_to_ignore_on_load_unexpected = [r"^read_out\."]  # what only pretraining needs
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -343,7 +344,7 @@ class BITPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
             if module.bias is not None:
                 init.uniform_(module.bias, -(module.in_features**-0.5), module.in_features**-0.5)
         elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
+            init.constant_(module.weight, getattr(module, "init_gain", 1.0))
             init.zeros_(module.bias)
         elif isinstance(module, nn.ParameterDict):
             init_identity(module)
@@ -432,16 +433,12 @@ class BITModel(BITPreTrainedModel):
         if config.read_in == "session":
             features = self.session_layers(features, session_index)
         patches = extract_patches(features, config.patch_size, config.patch_stride)
-        hidden = self.read_in[name](patches)  # (B, P, D)
 
         if time_mask is None and self.training and config.mask_ratio > 0:
-            time_mask = sample_span_mask(lengths, hidden.shape[1], config.mask_ratio, config.mask_max_span)
-        if time_mask is not None:
-            if time_mask.shape != frame_mask.shape:
-                raise ValueError(
-                    f"`time_mask` has shape {tuple(time_mask.shape)}, frames are {tuple(frame_mask.shape)}."
-                )
-            hidden = torch.where(time_mask[..., None], self.mask_token.to(hidden.dtype), hidden)
+            time_mask = sample_span_mask(lengths, patches.shape[1], config.mask_ratio, config.mask_max_span)
+        if time_mask is not None and time_mask.shape != frame_mask.shape:
+            raise ValueError(f"`time_mask` has shape {tuple(time_mask.shape)}, frames are {tuple(frame_mask.shape)}.")
+        hidden = self._embed(self.read_in[name], patches, time_mask)  # (B, P, D)
         hidden = self.embedding_dropout(hidden)
 
         rotary = self.rotary(hidden)
@@ -459,6 +456,18 @@ class BITModel(BITPreTrainedModel):
             hidden_states=tuple(states) if keep else None,
         )
         return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+    def _embed(self, read_in: nn.Module, patches: torch.Tensor, time_mask: torch.Tensor | None) -> torch.Tensor:
+        """Embedded patches, the mask token where patches are hidden."""
+        if time_mask is None:
+            return read_in(patches)
+        if not values_are_cheap(time_mask):
+            hidden = read_in(patches)
+            return torch.where(time_mask[..., None], self.mask_token.to(hidden.dtype), hidden)
+        # Hidden patches need not be read. (On an accelerator, counting them would wait for it.)
+        visible = read_in(patches[~time_mask])
+        hidden = self.mask_token.to(visible.dtype).expand(*time_mask.shape, -1)
+        return hidden.masked_scatter(~time_mask[..., None], visible)
 
     def _make_attention_mask(self, frame_mask: torch.Tensor, padded: bool) -> Any:
         """What each patch may see, in the form that the chosen attention implementation takes."""

@@ -154,7 +154,8 @@ def test_training_masks_the_asked_share_and_evaluation_masks_nothing():
     model = bit(mask_ratio=0.3).encoder
     inputs = {name: batch()[name] for name in ("input_features", "attention_mask")}
     output = model.train()(**inputs)
-    assert output.time_mask.sum(dim=1).tolist() == [int(0.3 * n + 0.5) for n in output.frame_mask.sum(dim=1).tolist()]
+    masked, frames = output.time_mask.sum(dim=1), output.frame_mask.sum(dim=1)
+    assert ((masked - 0.3 * frames).abs() < 1).all()
     assert model.eval()(**inputs).time_mask is None
 
 
