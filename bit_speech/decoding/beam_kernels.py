@@ -301,7 +301,7 @@ def advance(
             if old.scores[i, TOTAL] > old.scores[first, TOTAL]:
                 first = i
             node = old.links[i, NODE]
-            num_words += trie.word_begin[node + 1] - trie.word_begin[node]
+            num_words += trie.here[node] - trie.begin[node]
         if histories.counts[NUM_HISTORIES] + num_words > len(histories.links):
             return MORE_HISTORIES, t, num_old
         if histories.counts[NUM_RECORDS] + num_words > len(histories.records):
@@ -331,7 +331,7 @@ def advance(
             own_lm = old.scores[i, LM]
             total = old.scores[i, TOTAL] - own_lm
             after_blank = old.scores[i, BLANK]
-            word_low, word_high = trie.word_begin[node], trie.word_begin[node + 1]
+            word_low, word_high = trie.begin[node], trie.here[node]
             if count + 2 + num_candidates + (word_high - word_low) * (1 + num_candidates) > capacity:
                 return MORE_HYPOTHESES, t, num_old
 
@@ -477,7 +477,7 @@ def finish(trie, lm, word_ids, settings, beam, num_old, histories, place, ends):
     for i in range(num_old):
         node = np.int64(beam.links[i, NODE])
         total = combine(beam.scores[i, BLANK], beam.scores[i, LABEL], settings.log_add)
-        low, high = trie.word_begin[node], trie.word_begin[node + 1]
+        low, high = trie.begin[node], trie.here[node]
         for option in range(1 if node <= 1 else high - low):
             history, record, mass = np.int64(beam.links[i, HISTORY]), np.int64(beam.links[i, RECORD]), total
             if node > 1:
@@ -515,7 +515,7 @@ def fill_look_ahead(trie, word_scores, look_ahead):
     """Best score of the words at or below each node, in place. Children have higher indices than their parents."""
     for node in range(len(look_ahead) - 1, -1, -1):
         best = -np.inf
-        for w in range(trie.word_begin[node], trie.word_begin[node + 1]):
+        for w in range(trie.begin[node], trie.here[node]):
             best = max(best, word_scores[trie.words[w]])
         low = trie.first_child[node]
         for child in range(low, low + count_bits(trie.children[node])):

@@ -370,8 +370,7 @@ class _Search:
         """End the sentence here."""
         decoder, beam = self.decoder, self.beam
         nodes = beam.links[: self.num_hypotheses, NODE]
-        begin = decoder._trie.word_begin
-        most = self.num_hypotheses + int((begin[nodes + 1] - begin[nodes]).sum())
+        most = self.num_hypotheses + int((decoder._trie.here[nodes] - decoder._trie.begin[nodes]).sum())
         self._grow_histories(int(self.histories.counts[NUM_HISTORIES]) + most)
         self._grow_records(int(self.histories.counts[NUM_RECORDS]) + most)
         ends = _new_beam(most)

@@ -11,13 +11,16 @@ def words_of_the_trie(lexicon):
     found = []
 
     def walk(node, phonemes):
-        for word in trie.words[trie.word_begin[node] : trie.word_begin[node + 1]]:
+        first = len(found)
+        for word in trie.words[trie.begin[node] : trie.here[node]]:
             found.append((lexicon.words[word], tuple(phonemes)))
         classes = [c for c in range(41) if int(trie.children[node]) >> c & 1]
         for offset, c in enumerate(classes):
             child = int(trie.first_child[node]) + offset
             assert trie.label[child] == c
             walk(child, [*phonemes, MODEL_ORDER[c]])
+        below = [lexicon.words[word] for word in trie.words[trie.begin[node] : trie.end[node]]]
+        assert below == [word for word, _ in found[first:]]
 
     walk(0, [])
     return found
@@ -112,3 +115,48 @@ def test_unknown_words_and_phonemes_are_named():
         Lexicon.from_words({"hi": "XX"})
     with pytest.raises(ValueError, match="empty"):
         Lexicon.from_words({})
+
+
+def test_pronunciation_probabilities_are_read_and_kept(tmp_path):
+    (tmp_path / "lexicon.txt").write_text("read 0.75 R IY D\nread 0.25 R EH D\nred R EH D\n")
+    from_file = Lexicon.from_file(tmp_path / "lexicon.txt")
+    from_words = Lexicon.from_words({"read": {"R IY D": 0.75, "R EH D": 0.25}, "red": "R EH D"})
+    for lexicon in (from_file, from_words):
+        trie = lexicon.trie()
+        found = {(lexicon.words[w], float(np.exp(s))) for w, s in zip(trie.words, trie.scores)}
+        assert {(word, round(share, 6)) for word, share in found} == {("read", 0.75), ("read", 0.25), ("red", 1.0)}
+    for wrong in (0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=f"probability of a pronunciation is {wrong}"):
+            Lexicon([("read", ["R"], wrong)])
+
+
+def test_a_saved_lexicon_is_the_same_and_a_damaged_one_is_refused(tmp_path):
+    lexicon = Lexicon.from_words({"read": {"R IY D": 0.75, "R EH D": 0.25}, "réd": "R EH D"})
+    path = tmp_path / "folder" / "lexicon.npz"
+    lexicon.save(path)
+    again = Lexicon.load(path)
+    assert again.words == lexicon.words and "réd" in again
+    assert all(np.array_equal(a, b) for a, b in zip(again.trie(), lexicon.trie()))
+    content = path.read_bytes()
+    for number in range(0, len(content), 7):
+        damaged = bytearray(content)
+        damaged[number] ^= 0x55
+        path.write_bytes(damaged)
+        try:
+            found = Lexicon.load(path)
+        except ValueError as error:
+            assert "lexicon.npz" in str(error)
+        else:  # a byte that says nothing, such as the date inside the archive
+            assert found.words == lexicon.words
+    for length in range(0, len(content), 50):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match="lexicon.npz"):
+            Lexicon.load(path)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        Lexicon.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("word", ["", "new york", " a", 3])
+def test_a_word_that_is_none_is_named(word):
+    with pytest.raises(ValueError, match=f"{word!r} is no word"):
+        Lexicon([(word, ["R"])])
