@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bit_speech.data.augmentation import Augmentation
     from bit_speech.data.collators import CTCCollator
+    from bit_speech.data.corpus_building import CorpusSource, build_corpus
+    from bit_speech.data.corpus_streaming import stream_corpus
+    from bit_speech.data.pretraining_corpus import CorpusBatchSampler, PretrainingCorpus, corpus_loader
     from bit_speech.data.reading import TrialReader, load_trials
     from bit_speech.data.samplers import SessionBatchSampler
     from bit_speech.data.schema import trial_features, validate_trial
@@ -18,15 +21,21 @@ if TYPE_CHECKING:
 _HOMES = {
     "Augmentation": "augmentation",
     "CTCCollator": "collators",
+    "CorpusBatchSampler": "pretraining_corpus",
+    "CorpusSource": "corpus_building",
+    "PretrainingCorpus": "pretraining_corpus",
     "SessionBatchSampler": "samplers",
     "TrialReader": "reading",
     "block_statistics": "statistics",
+    "build_corpus": "corpus_building",
     "check_leakage": "splits",
     "check_normalization": "statistics",
+    "corpus_loader": "pretraining_corpus",
     "load_trials": "reading",
     "session_statistics": "statistics",
     "split_by_block": "splits",
     "split_by_session": "splits",
+    "stream_corpus": "corpus_streaming",
     "trial_features": "schema",
     "validate_trial": "schema",
 }

@@ -137,7 +137,7 @@ class TrialReader:
 
     def _decode(self, name: str, column: pa.ChunkedArray) -> list[Any]:
         if name == "features":
-            return [array for chunk in column.chunks for array in _arrays(chunk, self.num_channels)]
+            return [array for chunk in column.chunks for array in arrays_of(chunk, self.num_channels)]
         if pa.types.is_list(column.type) and pa.types.is_string(column.type.value_type):
             return [self._decode_names(chunk[i]) for chunk in column.chunks for i in range(len(chunk))]
         return column.to_pylist()
@@ -156,7 +156,16 @@ class TrialReader:
         return self._names[key]
 
 
-def _arrays(chunk: pa.Array, num_channels: int) -> Iterator[np.ndarray]:
+def arrays_of(chunk: pa.Array, num_channels: int) -> Iterator[np.ndarray]:
+    """Give the features of each trial in a piece of the column `features`, without a copy.
+
+    Args:
+        chunk (`pyarrow.Array`): `Array2D` values, or their storage.
+        num_channels (`int`): feature channels C.
+
+    Yields:
+        `np.ndarray` of shape `(T, C)`: float32, read-only.
+    """
     storage = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
     offsets = storage.offsets.to_numpy()
     # The child arrays are the whole file's; the offsets, not the arrays, know which trials were asked for.
