@@ -258,7 +258,7 @@ class CorpusBatchSampler(Sampler[list[int]]):
     """Batches of one dataset each, of items of similar length; a function of seed and epoch alone.
 
     An epoch has about as many batches as one pass over everything. Dataset d, with `n_d` batches in a pass and weight
-    `w_d`, gets a share of them proportional to `(w_d n_d) ** (1 / temperature)`. It goes through its items pass by pass,
+    `w_d`, gets a share proportional to `(w_d n_d) ** (1 / temperature)`. It goes through its items pass by pass,
     shuffled anew in each, and the next epoch continues where this one stopped: no item is drawn a second time before
     all others of its dataset were drawn once.
 
