@@ -1,5 +1,14 @@
 """Training and scoring of encoders on trials: the trainer, its settings, checkpoints and the record of a run."""
 
+from bit_speech.training.causal_lm import (
+    NUM_PARTS,
+    PackedSentences,
+    SealCheckpoints,
+    read_sentences,
+    select_sentences,
+    sentence_part,
+    train_tokenizer,
+)
 from bit_speech.training.checkpoints import newest_complete_checkpoint
 from bit_speech.training.scoring import phoneme_scores
 from bit_speech.training.trainer import BITTrainer
@@ -7,8 +16,15 @@ from bit_speech.training.training_arguments import COMMON_SETTINGS, BITTrainingA
 
 __all__ = [
     "COMMON_SETTINGS",
+    "NUM_PARTS",
     "BITTrainer",
     "BITTrainingArguments",
+    "PackedSentences",
+    "SealCheckpoints",
     "newest_complete_checkpoint",
     "phoneme_scores",
+    "read_sentences",
+    "select_sentences",
+    "sentence_part",
+    "train_tokenizer",
 ]
