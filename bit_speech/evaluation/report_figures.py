@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from bit_speech.evaluation.ctc_alignment import AlignedLabel
+from bit_speech.evaluation.figure_style import ACCENT, INK, MUTED, PERCENT, SECOND, STYLE, png
 from configuration_bit.phoneme_inventory_bit import BLANK_TOKEN, MODEL_ORDER, SIL_TOKEN
 
 # Vowels, stops, affricates and fricatives, nasals, liquids and glides: phonemes that are confused stand side by side.
@@ -26,36 +24,11 @@ ARTICULATORY_ORDER = (
     *("M", "N", "NG", "L", "R", "W", "Y", SIL_TOKEN),
 )
 
-INK, MUTED, GRID = "#1f2733", "#667080", "#e4e8ee"
-ACCENT, SECOND = "#2b5fd9", "#c2410c"
 OPERATION_COLORS = {
     "correct": INK,
     "substitution": "#b45309",
     "insertion": "#1d4ed8",
     "deletion": "#be123c",
-}
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.titlecolor": INK,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 6,
-    "axes.edgecolor": "#b8c0cc",
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
 }
 _FEATURE_MAPS = tuple(
     LinearSegmentedColormap.from_list(name, ["#ffffff", *colors])
@@ -67,8 +40,6 @@ _FEATURE_MAPS = tuple(
 )
 _POSTERIOR_MAP = LinearSegmentedColormap.from_list("posterior", ["#ffffff", "#c9d6f7", "#2b5fd9", "#0d1b4c"])
 _CONFUSION_MAP = LinearSegmentedColormap.from_list("confusion", ["#ffffff", "#fcd9b6", "#e07b2a", "#7c2d12"])
-_DPI = 120
-_PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.3g} %")
 
 
 @dataclass(frozen=True)
@@ -125,7 +96,7 @@ def trial_figure(
         panels.append(("words", 0.28 * num_strips, 0.12))
     if not panels:
         raise ValueError("a trial figure needs features, log_probs or timed words; this trial has none of them")
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         width, height = 11.0, sum(axes + room for _, axes, room in panels) + 0.48
         figure = Figure(figsize=(width, height))
         top = height
@@ -144,7 +115,7 @@ def trial_figure(
             if number == len(panels) - 1:
                 ax.set_xlabel("time (s)")
                 ax.tick_params(axis="x", length=3)
-        return _png(figure)
+        return png(figure)
 
 
 def learning_curve_figure(learning_curve: Sequence[Mapping[str, float]]) -> bytes:
@@ -178,7 +149,7 @@ def learning_curve_figure(learning_curve: Sequence[Mapping[str, float]]) -> byte
     if not panels:
         raise ValueError("learning_curve has no loss, eval_loss, eval_per, eval_wer or eval_cer in any record")
     x_label = "step" if any("step" in record for record in learning_curve) else "epoch"
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(9.6 if len(panels) > 1 else 5.4, 3.1), layout="constrained")
         for ax, (title, series, percent) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             for color, (label, points) in zip((ACCENT, SECOND, "#0f766e"), series.items()):
@@ -189,7 +160,7 @@ def learning_curve_figure(learning_curve: Sequence[Mapping[str, float]]) -> byte
                 best = points[points[:, 1].argmin()]
                 ax.plot(*best, "o", ms=7, mfc="white", mec=ACCENT, mew=1.8, zorder=5)
                 ax.set_title(f"{title}; best {label} {100 * best[1]:.1f} % at {x_label} {best[0]:g}")
-                ax.yaxis.set_major_formatter(_PERCENT)
+                ax.yaxis.set_major_formatter(PERCENT)
                 ax.set_ylim(bottom=0)
             else:
                 ax.set_title(title)
@@ -198,7 +169,7 @@ def learning_curve_figure(learning_curve: Sequence[Mapping[str, float]]) -> byte
             ax.set_xlabel(x_label)
             ax.xaxis.set_major_locator(MaxNLocator(6, integer=x_label == "step"))
             ax.grid(axis="y")
-        return _png(figure)
+        return png(figure)
 
 
 def per_session_figure(rates: Mapping[str, tuple[float, float, float]], unit: str = "PER") -> bytes:
@@ -213,7 +184,7 @@ def per_session_figure(rates: Mapping[str, tuple[float, float, float]], unit: st
     """
     names = list(rates)
     values = np.array([rates[name] for name in names], dtype=float).reshape(-1, 3)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(7.2, 0.9 + 0.26 * len(names)), layout="constrained")
         ax = figure.subplots()
         rows = np.arange(len(names))
@@ -226,12 +197,12 @@ def per_session_figure(rates: Mapping[str, tuple[float, float, float]], unit: st
         ax.set_yticks(rows, names)
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.set_xlim(0, right)
-        ax.xaxis.set_major_formatter(_PERCENT)
+        ax.xaxis.set_major_formatter(PERCENT)
         ax.set_xlabel(f"{unit}, with 95 % interval")
         ax.tick_params(axis="y", length=0, labelcolor=INK)
         ax.spines["left"].set_visible(False)
         ax.grid(axis="x")
-        return _png(figure)
+        return png(figure)
 
 
 def confusion_figure(confusions: Mapping[tuple[str, str | None], int]) -> bytes:
@@ -254,7 +225,7 @@ def confusion_figure(confusions: Mapping[tuple[str, str | None], int]) -> bytes:
     shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1)
     diagonal = np.arange(len(names))
     shares[diagonal, diagonal] = 0.0
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         size = 0.148 * len(names)
         figure = Figure(figsize=(size + 1.0, size + 1.5), layout="constrained")
         ax = figure.subplots()
@@ -273,10 +244,10 @@ def confusion_figure(confusions: Mapping[tuple[str, str | None], int]) -> bytes:
         ax.spines[:].set_visible(False)
         ax.set_xlabel("decoded")
         ax.set_ylabel("said")
-        bar = figure.colorbar(image, ax=ax, location="bottom", shrink=0.5, pad=0.02, aspect=30, format=_PERCENT)
+        bar = figure.colorbar(image, ax=ax, location="bottom", shrink=0.5, pad=0.02, aspect=30, format=PERCENT)
         bar.outline.set_visible(False)
         bar.set_label("share of the phoneme's uses")
-        return _png(figure)
+        return png(figure)
 
 
 def length_figure(rates: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> bytes:
@@ -289,7 +260,7 @@ def length_figure(rates: Mapping[str, Mapping[str, tuple[float, float, float]]])
         `bytes`: a PNG image.
     """
     labels = list(next(iter(rates.values())))
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(5.4, 3.1), layout="constrained")
         ax = figure.subplots()
         for index, (color, (name, by_length)) in enumerate(zip((SECOND, ACCENT, "#0f766e"), rates.items())):
@@ -299,19 +270,11 @@ def length_figure(rates: Mapping[str, Mapping[str, tuple[float, float, float]]])
             ax.errorbar(x, values[:, 0], yerr=spread, fmt="o-", ms=4.5, lw=1.6, color=color, capsize=2.5, label=name)
         ax.set_xticks(range(len(labels)), labels)
         ax.set_xlabel("words in the sentence")
-        ax.yaxis.set_major_formatter(_PERCENT)
+        ax.yaxis.set_major_formatter(PERCENT)
         ax.set_ylim(bottom=0)
         ax.legend(loc="best")
         ax.grid(axis="y")
-        return _png(figure)
-
-
-def _png(figure: Figure) -> bytes:
-    FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    # No software name or date inside, so that equal input gives equal bytes.
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-    return buffer.getvalue()
+        return png(figure)
 
 
 def _series(learning_curve: Sequence[Mapping[str, float]], key: str) -> np.ndarray:
