@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from configuration_bit.configuration_bit_gru import BITGRUConfig
     from modeling_bit.modeling_bit import BITForCTC, BITModel
     from modeling_bit.modeling_bit_gru import BITGRUForCTC
+    from modeling_bit.modeling_bit_pretraining import BITForMaskedModeling
+    from modeling_bit.transfer_bit import load_pretrained_encoder
     from processing_bit.feature_extraction_bit import BITFeatureExtractor
     from processing_bit.processing_bit import BITProcessor
     from processing_bit.tokenization_phoneme import PhonemeTokenizer
 
+    from .training.pretrainer import BITPretrainer
+    from .training.pretraining_arguments import BITPretrainingArguments
     from .training.trainer import BITTrainer
     from .training.training_arguments import BITTrainingArguments
 
@@ -28,26 +32,34 @@ _HOME = {
     "BITConfig": "configuration_bit.configuration_bit",
     "BITFeatureExtractor": "processing_bit.feature_extraction_bit",
     "BITForCTC": "modeling_bit.modeling_bit",
+    "BITForMaskedModeling": "modeling_bit.modeling_bit_pretraining",
     "BITGRUConfig": "configuration_bit.configuration_bit_gru",
     "BITGRUForCTC": "modeling_bit.modeling_bit_gru",
     "BITModel": "modeling_bit.modeling_bit",
+    "BITPretrainer": "bit_speech.training.pretrainer",
+    "BITPretrainingArguments": "bit_speech.training.pretraining_arguments",
     "BITProcessor": "processing_bit.processing_bit",
     "BITTrainer": "bit_speech.training.trainer",
     "BITTrainingArguments": "bit_speech.training.training_arguments",
     "PhonemeTokenizer": "processing_bit.tokenization_phoneme",
+    "load_pretrained_encoder": "modeling_bit.transfer_bit",
 }
 
 __all__ = [
     "BITConfig",
     "BITFeatureExtractor",
     "BITForCTC",
+    "BITForMaskedModeling",
     "BITGRUConfig",
     "BITGRUForCTC",
     "BITModel",
+    "BITPretrainer",
+    "BITPretrainingArguments",
     "BITProcessor",
     "BITTrainer",
     "BITTrainingArguments",
     "PhonemeTokenizer",
+    "load_pretrained_encoder",
 ]
 
 register_auto_classes()

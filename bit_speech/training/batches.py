@@ -136,5 +136,6 @@ class TrialLoader(DataLoader):
         Args:
             epoch (`int`): number of the pass over the trials, from 0.
         """
-        if isinstance(self.batch_sampler, EpochBatchSampler):
-            self.batch_sampler.set_epoch(epoch)
+        choose = getattr(self.batch_sampler, "set_epoch", None)
+        if choose is not None:
+            choose(epoch)

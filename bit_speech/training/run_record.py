@@ -12,7 +12,7 @@ import torch
 from bit_speech.machine import git_commit, hardware, peak_memory_gb
 
 if TYPE_CHECKING:
-    from bit_speech.training.trainer import BITTrainer
+    from bit_speech.training.surviving import SurvivingTrainer
 
 
 def finite(value: Any) -> Any:
@@ -41,18 +41,18 @@ def finite(value: Any) -> Any:
     return str(value)
 
 
-def describe_run(trainer: BITTrainer) -> dict[str, Any]:
+def describe_run(trainer: SurvivingTrainer, **more: Any) -> dict[str, Any]:
     """Describe a run so that it can be repeated and compared.
 
     Args:
-        trainer ([`BITTrainer`]): before, during or after training.
+        trainer ([`SurvivingTrainer`]): before, during or after training.
+        **more: what only this kind of trainer has; dataclasses become dictionaries.
 
     Returns:
-        `dict`: plain values; see [`BITTrainer.run_record`].
+        `dict`: plain values.
     """
     args, state, trials = trainer.args, trainer.state, trainer.train_dataset
-    evaluations = [log for log in state.log_history if any(key.startswith("eval") and "per" in key for key in log)]
-    extractor = trainer.processing_class.feature_extractor
+    evaluations = [log for log in state.log_history if any(key.startswith("eval") for key in log)]
     return finite(
         {
             "step": state.global_step,
@@ -67,21 +67,13 @@ def describe_run(trainer: BITTrainer) -> dict[str, Any]:
             "training_seconds": round(trainer.training_seconds, 3),
             "training_bins": trainer.training_bins,
             "training_trials": len(trials) if trials is not None else 0,
-            "skipped_trials": trainer.skipped_trials,
             "peak_memory_gb": peak_memory_gb(),
             "seeds": {"seed": args.seed, "data_seed": args.data_seed},
             "git_commit": git_commit(),
-            "data_hash": {
-                "train": trials.content_hash() if trials is not None else None,
-                **{name: prepared.content_hash() for name, prepared in trainer.evaluation_sets().items()},
-            },
             "hardware": {**hardware(), "processes": args.world_size},
             "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-            "augmentation": asdict(trainer.augmentation) if is_dataclass(trainer.augmentation) else None,
             "arguments": {key: value for key, value in args.to_dict().items() if not key.endswith("_token")},
             "model_config": trainer.model.config.to_diff_dict(),
-            "feature_extractor": {
-                key: value for key, value in extractor.to_dict().items() if key != "session_statistics"
-            },
+            **{key: asdict(value) if is_dataclass(value) else value for key, value in more.items()},
         }
     )

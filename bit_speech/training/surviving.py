@@ -73,8 +73,8 @@ class SurvivingTrainer(Trainer):
                 model,
                 learning_rate=self.args.learning_rate,
                 weight_decay=self.args.weight_decay,
-                read_in_learning_rate=self.args.read_in_learning_rate,
-                head_learning_rate=self.args.head_learning_rate,
+                read_in_learning_rate=getattr(self.args, "read_in_learning_rate", None),
+                head_learning_rate=getattr(self.args, "head_learning_rate", None),
             )
             self.optimizer = optimizer_class(groups, **settings)
         return self.optimizer

@@ -432,7 +432,17 @@ class BITTrainer(SurvivingTrainer):
             `dict`: settings, model, processor, augmentation, seeds, code, data, machine, seconds, bins, memory, best
                 and last scores.
         """
-        return describe_run(self)
+        trials, extractor = self.train_dataset, self.processing_class.feature_extractor
+        return describe_run(
+            self,
+            skipped_trials=self.skipped_trials,
+            data_hash={
+                "train": trials.content_hash() if trials is not None else None,
+                **{name: prepared.content_hash() for name, prepared in self.evaluation_sets().items()},
+            },
+            augmentation=self.augmentation,
+            feature_extractor={key: value for key, value in extractor.to_dict().items() if key != "session_statistics"},
+        )
 
 
 def _refuse_rows(rows: Any) -> Any:

@@ -39,7 +39,56 @@ COMMON_SETTINGS = (
 
 
 @dataclass
-class BITTrainingArguments(TrainingArguments):
+class CommonTrainingArguments(TrainingArguments):
+    """What the settings of both trainers share; the defaults are those of arXiv 2511.21740 where it names them."""
+
+    learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate; 1e-4 is a number."})
+    weight_decay: float = field(
+        default=1e-5, metadata={"help": "Weight decay of matrices; biases, norms and day layers have none."}
+    )
+    lr_scheduler_type: SchedulerType | str = field(default="cosine", metadata={"help": "Shape of the learning rate."})
+    logging_steps: float = field(default=10, metadata={"help": "Log the training loss every so many steps."})
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={"help": "Hide losses that are not finite from the log; here they stop the run instead."},
+    )
+    eval_strategy: IntervalStrategy | str = field(
+        default="epoch", metadata={"help": "When to evaluate: no, steps, epoch."}
+    )
+    save_strategy: SaveStrategy | str = field(
+        default="epoch", metadata={"help": "When to save a checkpoint: no, steps, epoch, best."}
+    )
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept: the best and the newest."})
+    load_best_model_at_end: bool = field(
+        default=True, metadata={"help": "End with the weights of the best checkpoint."}
+    )
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True,
+        metadata={"help": "A resumed run continues its callbacks too, for example the patience of early stopping."},
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Trials need all their columns: keep False."})
+    label_names: list[str] | None = field(
+        default_factory=lambda: ["labels"], metadata={"help": "Name of the labels in a batch."}
+    )
+    report_to: None | str | list[str] = field(
+        default="none", metadata={"help": "Where to report to, for example tensorboard."}
+    )
+
+    def __post_init__(self) -> None:
+        """Check the inherited setting that would break the training on trials.
+
+        Raises:
+            ValueError: when `remove_unused_columns` is on.
+        """
+        super().__post_init__()
+        if self.remove_unused_columns:
+            raise ValueError(
+                "remove_unused_columns must stay False: trials are turned into model inputs by the trainer itself"
+            )
+
+
+@dataclass
+class BITTrainingArguments(CommonTrainingArguments):
     """Settings of a training run; every field of `transformers.TrainingArguments` is there too.
 
     Args:
@@ -67,41 +116,10 @@ class BITTrainingArguments(TrainingArguments):
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Trials per step and device."})
     per_device_eval_batch_size: int = field(default=32, metadata={"help": "Trials per evaluation batch and device."})
     num_train_epochs: float = field(default=100.0, metadata={"help": "Passes over the training trials."})
-    learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate; 1e-4 is a number."})
-    weight_decay: float = field(
-        default=1e-5, metadata={"help": "Weight decay of matrices; biases, norms and day layers have none."}
-    )
-    lr_scheduler_type: SchedulerType | str = field(default="cosine", metadata={"help": "Shape of the learning rate."})
-    logging_steps: float = field(default=10, metadata={"help": "Log the training loss every so many steps."})
-    logging_nan_inf_filter: bool = field(
-        default=False,
-        metadata={"help": "Hide losses that are not finite from the log; here they stop the run instead."},
-    )
-    eval_strategy: IntervalStrategy | str = field(
-        default="epoch", metadata={"help": "When to evaluate: no, steps, epoch."}
-    )
-    save_strategy: SaveStrategy | str = field(
-        default="epoch", metadata={"help": "When to save a checkpoint: no, steps, epoch, best."}
-    )
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept: the best and the newest."})
-    load_best_model_at_end: bool = field(
-        default=True, metadata={"help": "End with the weights of the best checkpoint."}
-    )
     metric_for_best_model: str | None = field(
         default="eval_per", metadata={"help": "What decides the best checkpoint."}
     )
     greater_is_better: bool | None = field(default=False, metadata={"help": "Error rates: lower is better."})
-    restore_callback_states_from_checkpoint: bool = field(
-        default=True,
-        metadata={"help": "A resumed run continues its callbacks too, for example the patience of early stopping."},
-    )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Trials need all their columns: keep False."})
-    label_names: list[str] | None = field(
-        default_factory=lambda: ["labels"], metadata={"help": "Name of the labels in a batch."}
-    )
-    report_to: None | str | list[str] = field(
-        default="none", metadata={"help": "Where to report to, for example tensorboard."}
-    )
     read_in_learning_rate: float | None = field(
         default=None, metadata={"help": "Peak learning rate of the participant's and session's read-in layers."}
     )
@@ -121,7 +139,7 @@ class BITTrainingArguments(TrainingArguments):
         """Check the settings that transformers does not know.
 
         Raises:
-            ValueError: when a rate is negative, or when an inherited setting would break the training on trials.
+            ValueError: when a value is out of range.
         """
         super().__post_init__()
         for name in ("read_in_learning_rate", "head_learning_rate"):
@@ -134,7 +152,3 @@ class BITTrainingArguments(TrainingArguments):
             )
         if self.cache_gigabytes < 0:
             raise ValueError(f"cache_gigabytes is {self.cache_gigabytes}; use 0 to keep nothing in memory")
-        if self.remove_unused_columns:
-            raise ValueError(
-                "remove_unused_columns must stay False: trials are turned into model inputs by the trainer itself"
-            )

@@ -1,0 +1,371 @@
+"""`BITPretrainer`: self-supervised training on a corpus of many participants."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy
+
+from bit_speech.data.pretraining_corpus import CorpusBatchSampler, PretrainingCorpus
+from bit_speech.training.batches import LengthSortedBatchSampler, TrialLoader
+from bit_speech.training.pretraining_arguments import BITPretrainingArguments
+from bit_speech.training.pretraining_batches import EpochKeys, MaskedBatches
+from bit_speech.training.pretraining_input import PretrainingInput
+from bit_speech.training.run_record import describe_run
+from bit_speech.training.surviving import SurvivingTrainer
+from processing_bit.feature_extraction_bit import BITFeatureExtractor
+
+if TYPE_CHECKING:
+    from modeling_bit.modeling_bit_pretraining import BITForMaskedModeling
+
+logger = logging.getLogger(__name__)
+
+_INPUTS = ("input_features", "attention_mask", "participant_index", "time_mask", "labels")
+
+
+class BITPretrainer(SurvivingTrainer):
+    """Trains [`BITForMaskedModeling`] on a [`~bit_speech.data.PretrainingCorpus`].
+
+    Every batch holds one participant and trials of like length. What the encoder sees is smoothed and noisy, the target
+    is raw. Masks are a function of (seed, epoch, trial), noise and dropout come from torch's generator.
+
+    Args:
+        model ([`BITForMaskedModeling`], *optional*): knows the participants of the corpus.
+        args ([`BITPretrainingArguments`], *optional*): settings.
+        train_dataset ([`~bit_speech.data.PretrainingCorpus`], *optional*): what is learnt.
+        eval_dataset ([`~bit_speech.data.PretrainingCorpus`], *optional*): other trials, with masks that never change.
+            None turns evaluation off.
+        callbacks (list of `TrainerCallback`, *optional*): as in `Trainer`.
+        optimizers (`tuple`, *optional*): optimizer and schedule of your own, as in `Trainer`.
+        model_init (callable, *optional*): makes a fresh model, for hyperparameter search; instead of `model`.
+
+    Raises:
+        ValueError: before the first step, when the model does not know a participant of a corpus or its channels.
+
+    Note:
+        The loss of an update is the mean over its masked patches, however many accumulation steps and processes share
+        them.
+
+    Example:
+        ```python
+        corpus = PretrainingCorpus("runs/corpus")
+        model = BITForMaskedModeling(BITConfig(participants=corpus.participants, mask_ratio=0.5))
+        BITPretrainer(model, BITPretrainingArguments(output_dir="runs/bit_all"), corpus).train()
+        ```
+    """
+
+    def __init__(
+        self,
+        model: BITForMaskedModeling | None = None,
+        args: BITPretrainingArguments | None = None,
+        train_dataset: PretrainingCorpus | None = None,
+        eval_dataset: PretrainingCorpus | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        model_init: Any | None = None,
+    ):
+        args = args if args is not None else BITPretrainingArguments(output_dir="runs/bit_pretraining")
+        if eval_dataset is None and args.eval_strategy != IntervalStrategy.NO:
+            # Without trials to score there is no best checkpoint; the caller's object stays as it is.
+            args = copy.copy(args)
+            args.eval_strategy = IntervalStrategy.NO
+            args.load_best_model_at_end = False
+        self._update_patches = 1
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            model_init=model_init,
+        )
+        config = self.model.config
+        for name in ("train_dataset", "eval_dataset"):
+            corpus = getattr(self, name)
+            if corpus is not None:
+                setattr(self, name, _usable(corpus, config, name))
+        # Saved with the model: it says how the signal was prepared.
+        self.processing_class = BITFeatureExtractor(
+            participants=config.participants,
+            smoothing_sd_bins=args.smoothing_sd_bins,
+            smoothing="causal" if args.causal_smoothing else "symmetric",
+            feature_kinds=["threshold_crossings"],
+        )
+        kernel = torch.from_numpy(self.processing_class.smoothing_kernel()[::-1].copy())
+        self._input = PretrainingInput(
+            kernel=kernel,
+            left=len(kernel) - 1 if args.causal_smoothing else len(kernel) // 2,
+            patch_size=config.patch_size,
+            white_noise_sd=args.white_noise_sd,
+            constant_offset_sd=args.constant_offset_sd,
+        )
+        if config.causal and not args.causal_smoothing and len(kernel) > 1:
+            raise ValueError(
+                "a causal encoder would see the future through symmetric smoothing: set causal_smoothing=True, or "
+                "smoothing_sd_bins=0"
+            )
+
+    # ---- data ----
+
+    def _loader(self, batches: MaskedBatches, batch_sampler: Any) -> TrialLoader:
+        workers = self.args.dataloader_num_workers
+        return TrialLoader(
+            batches,
+            batch_sampler=batch_sampler,
+            collate_fn=batches.collate,
+            num_workers=workers,
+            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
+            persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
+            prefetch_factor=self.args.dataloader_prefetch_factor if workers > 0 else None,
+            # Its own generator: making an iterator must not move the generator that draws noise and dropout.
+            generator=torch.Generator().manual_seed(self.args.seed),
+        )
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Build the loader of training batches.
+
+        Returns:
+            `DataLoader`: batches of this process; their order is a function of seed and epoch.
+
+        Raises:
+            ValueError: when the trainer was made without a corpus.
+        """
+        if self.train_dataset is None:
+            raise ValueError("training needs train_dataset, which was not given")
+        corpus: PretrainingCorpus = self.train_dataset
+        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        sampler = CorpusBatchSampler(
+            corpus.num_bins,
+            corpus.dataset_index,
+            batch_size=self._train_batch_size,
+            temperature=self.args.mixing_temperature,
+            weights=corpus.weights,
+            seed=seed,
+            patch_size=self.model.config.patch_size,
+            num_processes=self.args.world_size,
+            process_index=self.args.process_index,
+        )
+        return self._loader(MaskedBatches(corpus, self.model.config, seed), EpochKeys(sampler))
+
+    def get_eval_dataloader(self, eval_dataset: PretrainingCorpus | None = None) -> DataLoader:
+        """Build the loader of evaluation batches: every trial once, with the same mask in every evaluation.
+
+        Args:
+            eval_dataset ([`~bit_speech.data.PretrainingCorpus`], *optional*): a corpus; default the trainer's own.
+
+        Returns:
+            `DataLoader`: batches of this process.
+
+        Raises:
+            ValueError: when there is no corpus.
+        """
+        corpus = self.eval_dataset if eval_dataset is None else _usable(eval_dataset, self.model.config, "eval_dataset")
+        if corpus is None:
+            raise ValueError("evaluation needs a corpus: give eval_dataset to the trainer or to evaluate()")
+        sampler = LengthSortedBatchSampler(
+            [(int(dataset),) for dataset in corpus.dataset_index],
+            [int(bins) for bins in corpus.num_bins],
+            self.args.eval_batch_size,
+            self.args.world_size,
+            self.args.process_index,
+        )
+        return self._loader(MaskedBatches(corpus, self.model.config, seed=0), sampler)
+
+    # ---- optimisation ----
+
+    def _num_targets(self, batch: dict[str, torch.Tensor]) -> int:
+        """Patches of a batch that count in its loss."""
+        if "time_mask" in batch:
+            return int(batch["time_mask"].sum())
+        frames = batch["attention_mask"].sum(dim=1) // self.model.config.patch_size
+        return int((frames - 1).clamp(min=0).sum())
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """Collect the batches of one update and count its masked patches over all processes.
+
+        Args:
+            epoch_iterator (iterator): batches of the epoch.
+            num_batches (`int`): how many this process contributes.
+            device (`torch.device`): where counts of several processes are added.
+
+        Returns:
+            `tuple`: the batches, and None (the loss is scaled here, not by transformers).
+        """
+        batches: list[dict[str, torch.Tensor]] = []
+        for _ in range(num_batches):
+            try:
+                batches.append(next(epoch_iterator))
+            except StopIteration:
+                break
+        for batch in batches:
+            batch["num_targets"] = torch.tensor(self._num_targets(batch))
+        counts = torch.tensor(
+            [
+                sum(int(batch["num_targets"]) for batch in batches),
+                sum(int(batch["attention_mask"].sum()) for batch in batches),
+            ],
+            dtype=torch.float64,
+        )
+        if self.args.world_size > 1:
+            counts = counts.to(device)
+            torch.distributed.all_reduce(counts)
+        self._update_patches, bins = (int(value) for value in counts.tolist())
+        self.training_bins += bins
+        return batches, None
+
+    def _seen(self, inputs: dict[str, torch.Tensor], training: bool) -> dict[str, torch.Tensor]:
+        """Model inputs of a batch: what the encoder sees, and the raw values as labels."""
+        raw = inputs["input_features"]
+        seen = self._input(raw, inputs["attention_mask"], inputs.get("time_mask"), training)
+        return {"labels": raw, **{key: inputs[key] for key in _INPUTS if key in inputs}, "input_features": seen}
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any | None = None,
+    ) -> Any:
+        """Loss of one batch, scaled so that an update has the loss of one big batch.
+
+        Args:
+            model (`nn.Module`): the model, wrapped or not.
+            inputs (`dict[str, torch.Tensor]`): a batch.
+            return_outputs (`bool`): also return the model's output.
+            num_items_in_batch (*optional*): not used.
+
+        Returns:
+            `torch.Tensor`, or `tuple` of it and the output. In training its sum over accumulation steps, averaged over
+            processes as gradients are, is the loss over all masked patches of the update.
+        """
+        outputs = model(**self._seen(inputs, model.training))
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs[0]
+        if model.training:
+            share = int(inputs["num_targets"]) / max(1, self._update_patches)
+            # transformers divides by the accumulation steps afterwards.
+            loss = loss * (self.args.world_size * self.current_gradient_accumulation_steps * share)
+        return (loss, outputs) if return_outputs else loss
+
+    # ---- evaluation ----
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Score the reconstruction of hidden patches, participant by participant.
+
+        Args:
+            dataloader (`DataLoader`): from [`get_eval_dataloader`].
+            description (`str`): for the log.
+            prediction_loss_only (`bool`, *optional*): not used.
+            ignore_keys (`list[str]`, *optional*): not used.
+            metric_key_prefix (`str`): put before the names of the metrics.
+
+        Returns:
+            `EvalLoopOutput`: metrics are `<prefix>_loss` (mean over hidden patches), `<prefix>_r2_<participant>` (share
+            of the variance around each channel's mean that is explained, pooled over all trials) and `<prefix>_r2`,
+            their mean.
+        """
+        model = self.accelerator.unwrap_model(self.model)
+        if model.device != self.args.device:
+            model.to(self.args.device)
+        names = list(model.config.participants)
+        sums: dict[str, dict[str, Any]] = {}
+        was_training = model.training
+        model.eval()
+        try:
+            for batch in dataloader:
+                inputs = self._seen(self._prepare_inputs(batch), training=False)
+                with torch.no_grad(), self.accelerator.autocast():
+                    outputs = model(**inputs)
+                name = names[int(batch["participant_index"][0])]
+                _add(sums.setdefault(name, {}), _sums_of(outputs, model.config.patch_size))
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        finally:
+            model.train(was_training)
+        pooled: dict[str, dict[str, Any]] = {}
+        for part in self._gather([sums]):
+            for name, values in part.items():
+                _add(pooled.setdefault(name, {}), values)
+        metrics = {}
+        for name, values in sorted(pooled.items()):
+            spread = (values["square"] - values["sum"] ** 2 / np.maximum(values["bins"], 1)).sum()
+            metrics[f"{metric_key_prefix}_r2_{name}"] = float(1 - values["error"] / spread) if spread > 0 else 0.0
+        metrics[f"{metric_key_prefix}_r2"] = float(np.mean(list(metrics.values())))
+        total = sum(values["patches"] for values in pooled.values())
+        metrics[f"{metric_key_prefix}_loss"] = sum(values["loss"] for values in pooled.values()) / max(1, total)
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(dataloader.dataset))
+
+    # ---- the record ----
+
+    def run_record(self) -> dict[str, Any]:
+        """Describe the run so that it can be repeated and compared.
+
+        Returns:
+            `dict`: settings, model, corpus, seeds, code, machine, seconds, bins, memory, best and last scores.
+        """
+        corpora = {"train": self.train_dataset, "eval": self.eval_dataset}
+        return describe_run(
+            self,
+            corpus={name: _describe(corpus) for name, corpus in corpora.items() if corpus is not None},
+            feature_extractor=self.processing_class.to_dict(),
+        )
+
+
+def _usable(corpus: PretrainingCorpus, config: Any, name: str) -> PretrainingCorpus:
+    """The corpus without items shorter than a patch, after checking that the model can read it."""
+    for participant, channels in corpus.participants.items():
+        known = config.participants.get(participant)
+        if known != channels:
+            raise ValueError(
+                f"{name} has participant {participant!r} with {channels} channels, the model knows "
+                f"{'it not' if known is None else f'it with {known}'}: build the model with "
+                "participants=corpus.participants"
+            )
+    long_enough = np.flatnonzero(np.asarray(corpus.num_bins) >= config.patch_size)
+    if len(long_enough) == len(corpus):
+        return corpus
+    logger.warning(
+        "%d of %d items of %s are shorter than a patch of %d bins; they are left out",
+        len(corpus) - len(long_enough),
+        len(corpus),
+        name,
+        config.patch_size,
+    )
+    return corpus.select([int(i) for i in long_enough])
+
+
+def _describe(corpus: PretrainingCorpus) -> dict[str, Any]:
+    return {"items": len(corpus), "hours": round(corpus.hours, 4), "participants": corpus.participants}
+
+
+def _sums_of(outputs: Any, patch_size: int) -> dict[str, Any]:
+    """What can be added up over batches to give loss and explained variance."""
+    target, prediction = outputs["target"].double(), outputs["prediction"].double()
+    bins = target.unflatten(1, (patch_size, -1)).flatten(0, 1)
+    return {
+        "error": float((prediction - target).square().sum()),
+        "sum": bins.sum(dim=0).cpu().numpy(),
+        "square": bins.square().sum(dim=0).cpu().numpy(),
+        "bins": len(bins),
+        "patches": len(target),
+        "loss": float(outputs["loss"]) * len(target),
+    }
+
+
+def _add(total: dict[str, Any], part: dict[str, Any]) -> None:
+    for key, value in part.items():
+        total[key] = total[key] + value if key in total else value
