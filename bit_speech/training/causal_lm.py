@@ -110,8 +110,8 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int = 4096) -> Qwen2To
         vocab_size (`int`): number of tokens, 256 bytes and 3 special tokens among them.
 
     Returns:
-        `Qwen2Tokenizer`: `<s>` before and `</s>` after every text unless `add_special_tokens=False`, `<pad>` for
-        padding. Any text can be encoded.
+        `Qwen2Tokenizer`: `<s>` before every text unless `add_special_tokens=False`, `</s>` to end a text, which the
+        tokenizer does not add by itself, and `<pad>` for padding. Any text can be encoded.
 
     Raises:
         ValueError: when the vocabulary is too small for the bytes.
@@ -139,8 +139,7 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int = 4096) -> Qwen2To
     backend.train_from_iterator(sentences, trainer)
     learned = json.loads(backend.to_str())["model"]
     tokenizer = Qwen2Tokenizer(vocab=learned["vocab"], merges=[tuple(pair) for pair in learned["merges"]], **names)
-    markers = [(name, special[name]) for name in ("<s>", "</s>")]
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=markers)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return tokenizer
 
 
@@ -149,7 +148,7 @@ class PackedSentences(torch.utils.data.Dataset):
 
     Args:
         sentences (sequence of `str`): the text.
-        tokenizer (`PreTrainedTokenizerBase`): must mark the beginning and the end of a text.
+        tokenizer (`PreTrainedTokenizerBase`): every sentence gets its beginning token, if it has one, and its end token.
         block_size (`int`): tokens per block; what is left over at the end is dropped.
         seed (`int`, *optional*): shuffles the sentences first; None keeps their order.
 
@@ -165,11 +164,13 @@ class PackedSentences(torch.utils.data.Dataset):
         seed: int | None = None,
     ) -> None:
         order = np.arange(len(sentences)) if seed is None else np.random.default_rng(seed).permutation(len(sentences))
+        start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        end = tokenizer.eos_token_id
         chunks = []
-        for start in range(0, len(order), 10_000):
-            batch = [sentences[index] for index in order[start : start + 10_000]]
-            rows = tokenizer(batch)["input_ids"]
-            chunks.append(np.fromiter((token for row in rows for token in row), dtype=np.int32))
+        for first in range(0, len(order), 10_000):
+            batch = [sentences[index] for index in order[first : first + 10_000]]
+            rows = tokenizer(batch, add_special_tokens=False)["input_ids"]
+            chunks.append(np.fromiter((token for row in rows for token in (*start, *row, end)), dtype=np.int32))
         tokens = np.concatenate(chunks) if chunks else np.empty(0, dtype=np.int32)
         count = len(tokens) // block_size
         if not count:
