@@ -7,7 +7,25 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-CONVERTERS = ("brain_to_text_24", "brain_to_text_25", "participant")
+# Converter -> what it reads.
+CONVERTERS = {
+    "brain_to_text_24": "T12, attempted speech: competitionData, MATLAB v5",
+    "brain_to_text_25": "T15, attempted speech: hdf5_data_final",
+    "participant": "your own NPZ, HDF5 or NWB files, with a small YAML file",
+    "chowdhury_2020": "macaques, reaching, area 2: Dryad, trial_data",
+    "churchland_2012": "macaques, maze reaching: DANDI:000070",
+    "even_chen_2019": "macaques, delayed reaching: DANDI:000121",
+    "falcon_h1": "human, attempted reach and grasp: DANDI:000954",
+    "falcon_h2": "T5, attempted handwriting: DANDI:000950",
+    "fan_2023": "T5, attempted handwriting over a year (CORP): Dryad",
+    "kunz_2025": "T12, T15, T16, T17, attempted, imagined, heard and read words: Dryad",
+    "ma_2023": "macaques, wrist force, grasping, reaching: Dryad, xds",
+    "nlb_2021": "macaques, MC_Maze and MC_RTT: DANDI:000128, DANDI:000129",
+    "odoherty_2017": "macaques, random-target reaching: Zenodo 3854034",
+    "perich_2018": "macaques, reaching, years: DANDI:000688",
+    "temmar_2025": "macaque, finger movements, years (LINK): DANDI:001201",
+    "willett_2021": "T5, attempted handwriting: Dryad",
+}
 
 EPILOG = """\
 a first walk:
@@ -33,8 +51,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
-    convert = commands.add_parser("convert", help="raw files of one source -> trials (Parquet)", add_help=False)
-    convert.add_argument("source", choices=CONVERTERS, help="layout of the raw files")
+    convert = commands.add_parser(
+        "convert",
+        help="raw files of one source -> trials (Parquet)",
+        epilog="sources:\n" + "\n".join(f"  {name:18}{reads}" for name, reads in CONVERTERS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    convert.add_argument("source", choices=CONVERTERS, metavar="source", help="layout of the raw files; see below")
     convert.add_argument(
         "rest", nargs=argparse.REMAINDER, help="the converter's own flags: bit-speech convert SOURCE --help"
     )
