@@ -13,12 +13,15 @@ from .auto_classes import register_auto_classes
 if TYPE_CHECKING:
     from configuration_bit.configuration_bit import BITConfig
     from configuration_bit.configuration_bit_gru import BITGRUConfig
+    from configuration_bit.configuration_wav2vec2_brain import Wav2Vec2BrainConfig
     from modeling_bit.modeling_bit import BITForCTC, BITModel
     from modeling_bit.modeling_bit_gru import BITGRUForCTC
     from modeling_bit.modeling_bit_pretraining import BITForMaskedModeling
+    from modeling_bit.modeling_wav2vec2_brain import Wav2Vec2BrainForCTC
     from modeling_bit.transfer_bit import load_pretrained_encoder
     from processing_bit.feature_extraction_bit import BITFeatureExtractor
     from processing_bit.processing_bit import BITProcessor
+    from processing_bit.tokenization_character import CharacterTokenizer
     from processing_bit.tokenization_phoneme import PhonemeTokenizer
 
     from .training.pretrainer import BITPretrainer
@@ -41,7 +44,10 @@ _HOME = {
     "BITProcessor": "processing_bit.processing_bit",
     "BITTrainer": "bit_speech.training.trainer",
     "BITTrainingArguments": "bit_speech.training.training_arguments",
+    "CharacterTokenizer": "processing_bit.tokenization_character",
     "PhonemeTokenizer": "processing_bit.tokenization_phoneme",
+    "Wav2Vec2BrainConfig": "configuration_bit.configuration_wav2vec2_brain",
+    "Wav2Vec2BrainForCTC": "modeling_bit.modeling_wav2vec2_brain",
     "load_pretrained_encoder": "modeling_bit.transfer_bit",
 }
 
@@ -58,7 +64,10 @@ __all__ = [
     "BITProcessor",
     "BITTrainer",
     "BITTrainingArguments",
+    "CharacterTokenizer",
     "PhonemeTokenizer",
+    "Wav2Vec2BrainConfig",
+    "Wav2Vec2BrainForCTC",
     "load_pretrained_encoder",
 ]
 

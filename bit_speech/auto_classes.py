@@ -33,8 +33,9 @@ def _register_configurations() -> None:
 
     from configuration_bit.configuration_bit import BITConfig
     from configuration_bit.configuration_bit_gru import BITGRUConfig
+    from configuration_bit.configuration_wav2vec2_brain import Wav2Vec2BrainConfig
 
-    for config_class in (BITConfig, BITGRUConfig):
+    for config_class in (BITConfig, BITGRUConfig, Wav2Vec2BrainConfig):
         AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
 
 
@@ -44,12 +45,14 @@ def _register_models() -> None:
     from modeling_bit.modeling_bit import BITConfig, BITForCTC, BITModel
     from modeling_bit.modeling_bit_gru import BITGRUConfig, BITGRUForCTC, BITGRUModel
     from modeling_bit.modeling_bit_pretraining import BITForMaskedModeling
+    from modeling_bit.modeling_wav2vec2_brain import Wav2Vec2BrainConfig, Wav2Vec2BrainForCTC
 
     AutoModel.register(BITConfig, BITModel, exist_ok=True)
     AutoModel.register(BITGRUConfig, BITGRUModel, exist_ok=True)
     AutoModelForPreTraining.register(BITConfig, BITForMaskedModeling, exist_ok=True)
     AutoModelForCTC.register(BITConfig, BITForCTC, exist_ok=True)
     AutoModelForCTC.register(BITGRUConfig, BITGRUForCTC, exist_ok=True)
+    AutoModelForCTC.register(Wav2Vec2BrainConfig, Wav2Vec2BrainForCTC, exist_ok=True)
 
 
 def _register_feature_extractors() -> None:
@@ -57,9 +60,10 @@ def _register_feature_extractors() -> None:
 
     from configuration_bit.configuration_bit import BITConfig
     from configuration_bit.configuration_bit_gru import BITGRUConfig
+    from configuration_bit.configuration_wav2vec2_brain import Wav2Vec2BrainConfig
     from processing_bit.feature_extraction_bit import BITFeatureExtractor
 
-    for config_class in (BITConfig, BITGRUConfig):
+    for config_class in (BITConfig, BITGRUConfig, Wav2Vec2BrainConfig):
         AutoFeatureExtractor.register(config_class, BITFeatureExtractor, exist_ok=True)
 
 
@@ -68,10 +72,13 @@ def _register_tokenizers() -> None:
 
     from configuration_bit.configuration_bit import BITConfig
     from configuration_bit.configuration_bit_gru import BITGRUConfig
+    from configuration_bit.configuration_wav2vec2_brain import Wav2Vec2BrainConfig
+    from processing_bit.tokenization_character import CharacterTokenizer
     from processing_bit.tokenization_phoneme import PhonemeTokenizer
 
     for config_class in (BITConfig, BITGRUConfig):
         AutoTokenizer.register(config_class, tokenizer_class=PhonemeTokenizer, exist_ok=True)
+    AutoTokenizer.register(Wav2Vec2BrainConfig, tokenizer_class=CharacterTokenizer, exist_ok=True)
 
 
 def _register_processors() -> None:
@@ -79,9 +86,10 @@ def _register_processors() -> None:
 
     from configuration_bit.configuration_bit import BITConfig
     from configuration_bit.configuration_bit_gru import BITGRUConfig
+    from configuration_bit.configuration_wav2vec2_brain import Wav2Vec2BrainConfig
     from processing_bit.processing_bit import BITProcessor
 
-    for config_class in (BITConfig, BITGRUConfig):
+    for config_class in (BITConfig, BITGRUConfig, Wav2Vec2BrainConfig):
         AutoProcessor.register(config_class, BITProcessor, exist_ok=True)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .configuration_bit import BITConfig
     from .configuration_bit_gru import BITGRUConfig
+    from .configuration_wav2vec2_brain import Wav2Vec2BrainConfig
     from .phoneme_inventory_bit import CLASS_ORDERS, MODEL_ORDER, PHONEMES, class_permutation
     from .remote_code_bit import RemoteCodeMixin, flatten_remote_code
 
@@ -22,6 +23,7 @@ _HOME = {
     "PHONEMES": "phoneme_inventory_bit",
     "class_permutation": "phoneme_inventory_bit",
     "RemoteCodeMixin": "remote_code_bit",
+    "Wav2Vec2BrainConfig": "configuration_wav2vec2_brain",
     "flatten_remote_code": "remote_code_bit",
 }
 
@@ -32,6 +34,7 @@ __all__ = [
     "BITConfig",
     "BITGRUConfig",
     "RemoteCodeMixin",
+    "Wav2Vec2BrainConfig",
     "class_permutation",
     "flatten_remote_code",
 ]

@@ -19,9 +19,14 @@ from typing import Any
 
 ROOMS: tuple[str, ...] = ("configuration_bit", "modeling_bit", "processing_bit")
 
+# A saved tokenizer says which of these it is.
+_TOKENIZERS: dict[str, list[str | None]] = {
+    "PhonemeTokenizer": ["tokenization_phoneme.PhonemeTokenizer", None],
+    "CharacterTokenizer": ["tokenization_character.CharacterTokenizer", None],
+}
 _PROCESSING: dict[str, Any] = {
     "AutoFeatureExtractor": "feature_extraction_bit.BITFeatureExtractor",
-    "AutoTokenizer": ["tokenization_phoneme.PhonemeTokenizer", None],
+    "AutoTokenizer": _TOKENIZERS["PhonemeTokenizer"],
     "AutoProcessor": "processing_bit.BITProcessor",
 }
 # What each model type publishes. The one place to extend when a model is added.
@@ -39,6 +44,12 @@ AUTO_MAPS: dict[str, dict[str, Any]] = {
         "AutoModelForCTC": "modeling_bit_gru.BITGRUForCTC",
         **_PROCESSING,
     },
+    "bit_speech_wav2vec2": {
+        "AutoConfig": "configuration_wav2vec2_brain.Wav2Vec2BrainConfig",
+        "AutoModelForCTC": "modeling_wav2vec2_brain.Wav2Vec2BrainForCTC",
+        **_PROCESSING,
+        "AutoTokenizer": _TOKENIZERS["CharacterTokenizer"],
+    },
 }
 
 _IMPORT = re.compile(rf"^([ \t]*)from (?:(?:{'|'.join(ROOMS)})\.|\.)(\w+) import", re.MULTILINE)
@@ -54,10 +65,11 @@ def _auto_map_of(content: dict[str, Any]) -> dict[str, Any]:
     if content.get("model_type") in AUTO_MAPS:
         return AUTO_MAPS[content["model_type"]]
     saved = {content.get(key) for key in ("processor_class", "feature_extractor_type", "tokenizer_class")}
+    tokenizer = _TOKENIZERS.get(content.get("tokenizer_class", ""))
     for auto_map in AUTO_MAPS.values():
         processing = {key: value for key, value in auto_map.items() if not key.startswith(("AutoConfig", "AutoModel"))}
         if saved & _class_names(processing):
-            return processing
+            return processing if tokenizer is None else processing | {"AutoTokenizer": tokenizer}
     return {}
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .modeling_bit import BITForCTC, BITModel, BITPreTrainedModel
     from .modeling_bit_gru import BITGRUForCTC, BITGRUModel, BITGRUPreTrainedModel
     from .modeling_bit_pretraining import BITForMaskedModeling
+    from .modeling_wav2vec2_brain import Wav2Vec2BrainForCTC
     from .transfer_bit import load_pretrained_encoder
 
 _HOME = {
@@ -20,6 +21,7 @@ _HOME = {
     "BITGRUPreTrainedModel": "modeling_bit_gru",
     "BITModel": "modeling_bit",
     "BITPreTrainedModel": "modeling_bit",
+    "Wav2Vec2BrainForCTC": "modeling_wav2vec2_brain",
     "load_pretrained_encoder": "transfer_bit",
     "sample_span_mask": "masking_bit",
 }
@@ -32,6 +34,7 @@ __all__ = [
     "BITGRUPreTrainedModel",
     "BITModel",
     "BITPreTrainedModel",
+    "Wav2Vec2BrainForCTC",
     "load_pretrained_encoder",
     "sample_span_mask",
 ]

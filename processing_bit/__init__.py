@@ -1,8 +1,16 @@
-"""Signal in, labels out: feature extraction, phoneme tokenizer and the processor that joins them."""
+"""Signal in, labels out: feature extraction, phoneme and character tokenizers and the processor that joins them."""
 
 from .feature_extraction_bit import BITFeatureExtractor
 from .phonemization_bit import Phonemizer, phonemize_word
 from .processing_bit import BITProcessor
+from .tokenization_character import CharacterTokenizer
 from .tokenization_phoneme import PhonemeTokenizer
 
-__all__ = ["BITFeatureExtractor", "BITProcessor", "PhonemeTokenizer", "Phonemizer", "phonemize_word"]
+__all__ = [
+    "BITFeatureExtractor",
+    "BITProcessor",
+    "CharacterTokenizer",
+    "PhonemeTokenizer",
+    "Phonemizer",
+    "phonemize_word",
+]

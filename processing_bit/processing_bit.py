@@ -15,11 +15,11 @@ from .tokenization_phoneme import PhonemeTokenizer
 
 
 class BITProcessor(RemoteCodeMixin, ProcessorMixin):
-    """Joins a [`BITFeatureExtractor`] and a [`PhonemeTokenizer`].
+    """Joins a [`BITFeatureExtractor`] and a [`PhonemeTokenizer`] or [`CharacterTokenizer`].
 
     Args:
         feature_extractor ([`BITFeatureExtractor`], *optional*): signal side; default settings if left out.
-        tokenizer ([`PhonemeTokenizer`], *optional*): label side; default settings if left out.
+        tokenizer ([`PhonemeTokenizer`] or [`CharacterTokenizer`], *optional*): label side; phonemes if left out.
 
     Example:
         ```python
@@ -59,7 +59,7 @@ class BITProcessor(RemoteCodeMixin, ProcessorMixin):
             features (array-like of shape `(T, C)`, or a sequence of them, *optional*): one raw trial or many.
             text (`str` or `Sequence[str]`, *optional*): the sentence of each trial.
             phonemes (`str` or `Sequence[str]`, *optional*): the phonemes of each trial, separated by spaces. Where both
-                are given, the phonemes are used.
+                are given, the phonemes are used; a character tokenizer spells the text instead.
             participant_id (`str`, *optional*): whose trials these are; the only participant if there is just one.
             session_id (`str` or `Sequence[str]`, *optional*): session of all trials, or one per trial.
             block_index (`int` or `Sequence[int]`, *optional*): block of all trials, or one per trial.
@@ -157,16 +157,20 @@ class BITProcessor(RemoteCodeMixin, ProcessorMixin):
                         f"{name} has {len(columns[name])} entries for {expected} trials: give one per trial."
                     )
         rows = max(len(column) for column in columns.values())
+        spells = not hasattr(self.tokenizer, "encode_phonemes")
         ids = []
         for index in range(rows):
             spoken, written = (columns[name][index] if name in columns else None for name in ("phonemes", "text"))
+            if spells:
+                spoken = None
             try:
                 if spoken is not None:
                     row = self.tokenizer.encode_phonemes(spoken)
                 elif written is not None:
                     row = self.tokenizer.encode_text(written)
                 else:
-                    raise ValueError("there is neither text nor phonemes; leave trials without labels out")
+                    needed = "no text to spell" if spells else "neither text nor phonemes"
+                    raise ValueError(f"there is {needed}; leave trials without labels out")
             except ValueError as error:
                 raise ValueError(f"trial {index}: {error}") from error
             if not row:

@@ -261,16 +261,18 @@ class PreparedTrials(Dataset):
 
     def _tokenise(self) -> list[list[int] | None]:
         tokenizer = self.processor.tokenizer
+        spells = not hasattr(tokenizer, "encode_phonemes")  # a vocabulary of characters takes the text
         known: dict[str, list[int]] = {}
         labels: list[list[int] | None] = []
         for row in self.metadata:
-            spelled = row["phonemes"] if row["phonemes"] is not None else row["text"]
+            from_text = spells or row["phonemes"] is None
+            spelled = row["text"] if from_text else row["phonemes"]
             if spelled is None:
                 labels.append(None)
                 continue
-            key = f"{row['phonemes'] is None}:{spelled}"
+            key = f"{from_text}:{spelled}"
             if key not in known:
-                encode = tokenizer.encode_text if row["phonemes"] is None else tokenizer.encode_phonemes
+                encode = tokenizer.encode_text if from_text else tokenizer.encode_phonemes
                 try:
                     known[key] = encode(spelled)
                 except ValueError as error:
