@@ -104,7 +104,8 @@ def whole_counts(values: np.ndarray, name: str) -> np.ndarray:
     if values.dtype.kind not in "buif":
         raise ValueError(f"{name} is {values.dtype}; expected counts")
     counts = np.rint(values.astype(np.float32))
-    wrong = ~(np.abs(counts - values) < 1e-3) | (counts < 0)
+    with np.errstate(invalid="ignore"):
+        wrong = ~(np.abs(counts - values) < 1e-3) | (counts < 0)
     if np.any(wrong):
         raise ValueError(
             f"{name} holds {values[wrong][0]}, which is no count: the file has rates or normalised features instead"

@@ -125,3 +125,142 @@ def load(tmp_path):
     from bit_speech.data.reading import load_trials
 
     return lambda folder, split=None: load_trials(folder, split, cache_dir=tmp_path / "hf_cache")
+
+
+def write_nwb(path, subject="Jenkins", electrodes=(), units=(), trials=None, groups=None, series=(), day="2009-09-12"):
+    """One NWB file by pynwb. `electrodes`: location and group; `units`: electrode (or None) and spike times; `series`:
+    where, name and the arguments of a TimeSeries (or of an ElectricalSeries, with `electrodes`)."""
+    import datetime
+
+    import pynwb
+    from pynwb.ecephys import ElectricalSeries
+
+    start = datetime.datetime.fromisoformat(f"{day}T12:00:00+00:00")
+    nwb = pynwb.NWBFile("session", f"{path.name} {day}", start)
+    nwb.subject = pynwb.file.Subject(subject_id=subject, species="Macaca mulatta", sex="M", age="P9Y")
+    device = nwb.create_device("Utah array")
+    made = {
+        name: nwb.create_electrode_group(name, description=description, location=location, device=device)
+        for name, (location, description) in (groups or {"1": ("unknown", "no description")}).items()
+    }
+    for location, group in electrodes:
+        nwb.add_electrode(location=location, group=made[group])
+    for electrode, times in units:
+        more = {} if electrode is None else {"electrodes": [electrode]}
+        nwb.add_unit(spike_times=np.array(times, dtype=float), **more)
+    trials = trials or {}
+    for name in trials:
+        if name not in ("start_time", "stop_time"):
+            nwb.add_trial_column(name, "a column")
+    for row in range(len(trials.get("start_time", ()))):
+        nwb.add_trial(**{name: values[row] for name, values in trials.items()})
+    for place, name, arguments in series:
+        if "electrodes" in arguments:
+            region = nwb.create_electrode_table_region(arguments["electrodes"], "all")
+            made_series = ElectricalSeries(name=name, **{**arguments, "electrodes": region})
+        else:
+            made_series = pynwb.TimeSeries(name=name, **arguments)
+        if place == "analysis":
+            nwb.add_analysis(made_series)
+        elif place == "acquisition":
+            nwb.add_acquisition(made_series)
+        else:
+            nwb.create_processing_module(place, "processed").add(made_series)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pynwb.NWBHDF5IO(str(path), "w") as io:
+        io.write(nwb)
+    return path
+
+
+def _write_v73(file, parent, name, value):
+    """One MATLAB value as MATLAB's own -v7.3 files have it: transposed, cells as references, text as codes."""
+    if isinstance(value, dict):
+        group = parent.create_group(name)
+        group.attrs["MATLAB_class"] = np.bytes_("struct")
+        for key, one in value.items():
+            _write_v73(file, group, key, one)
+        return group
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        group = parent.create_group(name)
+        group.attrs["MATLAB_class"] = np.bytes_("struct")
+        for key in value[0]:
+            group[key] = _references(file, [one[key] for one in value]).reshape(-1, 1)
+        return group
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        item = parent.create_dataset(
+            name, data=_references(file, value.reshape(-1, order="F")).reshape(value.shape[::-1])
+        )
+        kind = "cell"
+    elif isinstance(value, str) and value:
+        item = parent.create_dataset(name, data=np.array([[ord(code)] for code in value], dtype=np.uint16))
+        kind = "char"
+    else:
+        array = np.atleast_2d(np.array([]) if isinstance(value, str) else value)
+        kind = "char" if isinstance(value, str) else {"u": "uint8", "b": "logical"}.get(array.dtype.kind, "double")
+        if array.size:
+            item = parent.create_dataset(name, data=array.T)
+        else:
+            item = parent.create_dataset(name, data=np.zeros(2, dtype=np.uint64))
+            item.attrs["MATLAB_empty"] = np.uint8(1)
+    item.attrs["MATLAB_class"] = np.bytes_(kind)
+    return item
+
+
+def _references(file, values):
+    store = file.require_group("#refs#")
+    made = [_write_v73(file, store, f"r{len(store)}_{i}", value).ref for i, value in enumerate(values)]
+    return np.array(made, dtype=h5py.ref_dtype)
+
+
+def write_matlab(path, variables, version):
+    """A MATLAB file: `"v5"` by scipy, `"v7.3"` by h5py. Cells are object arrays, structs dictionaries."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if version == "v5":
+        scipy.io.savemat(path, variables)
+        return path
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, value in variables.items():
+            _write_v73(file, file, name, value)
+    return path
+
+
+def cell(values, shape=None):
+    """A cell with these contents, a column unless a shape is given."""
+    made = np.empty(len(values), dtype=object)
+    for index, value in enumerate(values):
+        made[index] = value
+    return made.reshape(shape or (-1, 1), order="F")
+
+
+@pytest.fixture
+def nwb_file():
+    """Writer of NWB files."""
+    pytest.importorskip("pynwb")
+    return write_nwb
+
+
+@pytest.fixture
+def matlab_file():
+    """Writer of MATLAB files."""
+    return write_matlab
+
+
+@pytest.fixture
+def matlab_cell():
+    """Maker of cells."""
+    return cell
+
+
+@pytest.fixture
+def trials_in():
+    """Rows of a converted dataset, by Parquet alone (no cache)."""
+    import pyarrow.parquet as pq
+
+    def read(folder):
+        rows = []
+        for path in sorted((folder / "data").glob("*.parquet")):
+            for row in pq.read_table(path).to_pylist():
+                rows.append({**row, "features": np.array(row["features"], dtype=np.float32)})
+        return rows
+
+    return read
