@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import h5py
 import numpy as np
 import scipy.io
 from scipy.io.matlab import MatReadError
+
+# What scipy and h5py raise on a damaged file depends on where the damage is.
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, IndexError, zlib.error, MatReadError, NotImplementedError)
 
 
 def read_matlab(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
@@ -31,7 +35,7 @@ def read_matlab(path: Path, names: Sequence[str], optional: Sequence[str] = ()) 
     try:
         reader = _read_hdf5 if h5py.is_hdf5(path) else _read_v5
         found, present = reader(path, [*names, *optional])
-    except (OSError, TypeError, KeyError, IndexError, MatReadError, NotImplementedError) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"truncated or not a MATLAB file: download it again ({error})") from error
     missing = [name for name in names if name not in found]
     if missing:
@@ -47,6 +51,10 @@ def flat(values: Any) -> np.ndarray:
 
     Returns:
         `np.ndarray` of one dimension.
+
+    Example:
+        >>> flat(np.array([[1, 2], [3, 4]])).tolist()
+        [1, 3, 2, 4]
     """
     return np.asarray(values).reshape(-1, order="F")
 
@@ -82,6 +90,10 @@ def words(cell: Any, name: str) -> list[str]:
 
     Raises:
         ValueError: when something in it is no text.
+
+    Example:
+        >>> words(["ban ", "day"], "cueList")
+        ['ban', 'day']
     """
     values = [cell] if isinstance(cell, str) else cell if isinstance(cell, list) else flat(cell).tolist()
     # A cell within a cell, as some files have it.
