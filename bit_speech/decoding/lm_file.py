@@ -1,0 +1,273 @@
+"""The binary file of a packed n-gram model: a checked header, then arrays that are mapped into memory.
+
+20 bytes (magic, version, length and CRC-32 of the header), the header as JSON, then the sections, each aligned to 64
+bytes. The header says how long every section is and what its checksum is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+
+from .lm_kernels import CompactArrays, LMArrays
+from .lm_pack import compact_table
+
+_MAGIC = b"BITNGRAM"
+_VERSION = 2
+_ALIGNMENT = 64
+_CHUNK_BYTES = 1 << 22
+_MAX_HEADER_BYTES = 1 << 24
+_EXACT, _QUANTISED = "exact", "quantized"
+_DTYPES = {
+    _EXACT: {
+        "words": "<i4",
+        "probs": "<f4",
+        "next_state": "<i4",
+        "backoffs": "<f4",
+        "suffix": "<i4",
+        "first_child": "<i8",
+    },
+    _QUANTISED: {
+        "unigram_probs": "<f4",
+        "unigram_backoffs": "<f4",
+        "unigram_children": "<i4",
+        "records": "<u8",
+        "children": "<u8",
+        "samples": "<u4",
+        "codebook": "<f4",
+    },
+}
+_VOCABULARY = {"vocabulary": "|u1", "offsets": "<i8"}
+_REMEDY = "build it or convert the ARPA file again"
+
+
+@numba.njit(nogil=True, cache=True)
+def _mix(lanes, words):
+    """Take 64-bit words into eight running products; each step can be undone, so no change of one word is lost."""
+    prime = np.uint64(0x9E3779B97F4A7C15)
+    a, b, c, d, e, f, g, h = lanes
+    for i in range(0, len(words) - 7, 8):
+        a = (a ^ words[i]) * prime
+        b = (b ^ words[i + 1]) * prime
+        c = (c ^ words[i + 2]) * prime
+        d = (d ^ words[i + 3]) * prime
+        e = (e ^ words[i + 4]) * prime
+        f = (f ^ words[i + 5]) * prime
+        g = (g ^ words[i + 6]) * prime
+        h = (h ^ words[i + 7]) * prime
+    lanes[0], lanes[1], lanes[2], lanes[3], lanes[4], lanes[5], lanes[6], lanes[7] = a, b, c, d, e, f, g, h
+
+
+class _Checksum:
+    """Of bytes padded with zeros to a multiple of 64."""
+
+    def __init__(self) -> None:
+        self._lanes = np.arange(1, 9, dtype=np.uint64)
+
+    def update(self, data: memoryview | bytes) -> None:
+        whole = len(data) // _ALIGNMENT * _ALIGNMENT
+        if whole:
+            _mix(self._lanes, np.frombuffer(data[:whole], dtype=np.uint64))
+        if whole < len(data):
+            _mix(self._lanes, np.frombuffer(bytes(data[whole:]).ljust(_ALIGNMENT, b"\0"), dtype=np.uint64))
+
+    def hexdigest(self) -> str:
+        return f"{zlib.crc32(self._lanes.tobytes()):08x}"
+
+
+def write_model(
+    path: str | os.PathLike[str],
+    arrays: LMArrays | CompactArrays,
+    vocabulary: np.ndarray,
+    offsets: np.ndarray,
+    counts: tuple[int, ...],
+    specials: Mapping[str, int],
+    metadata: Mapping[str, Any],
+) -> None:
+    """Write a packed model under a temporary name, then rename it.
+
+    Args:
+        path (`str`): destination; missing parent folders are made.
+        arrays (`LMArrays` or `CompactArrays`): the packed model.
+        vocabulary (`np.ndarray` of shape `(bytes,)`, uint8): the words.
+        offsets (`np.ndarray` of shape `(words + 1,)`, int64): where each word begins.
+        counts (`tuple` of `int`): n-grams of each order.
+        specials (mapping): indices of `bos`, `eos` and `unk`.
+        metadata (mapping): anything JSON can hold: where the model comes from.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = _EXACT if isinstance(arrays, LMArrays) else _QUANTISED
+    rank_bits = 0
+    if isinstance(arrays, CompactArrays) and len(counts) > 1:
+        rank_bits = int(_rank_bits(arrays))
+    values = {name: (getattr(arrays, name), dtype) for name, dtype in _DTYPES[kind].items()}
+    values |= {"vocabulary": (vocabulary, _VOCABULARY["vocabulary"]), "offsets": (offsets, _VOCABULARY["offsets"])}
+    sections, position = [], 0
+    blobs = []
+    for name, (array, dtype) in values.items():
+        blob = _bytes_of(array.astype(dtype, copy=False))
+        checksum = _Checksum()
+        checksum.update(blob)
+        sections.append({"name": name, "length": len(array), "offset": position, "checksum": checksum.hexdigest()})
+        position += -(-len(blob) // _ALIGNMENT) * _ALIGNMENT
+        blobs.append(blob)
+    header = {
+        "kind": kind,
+        "counts": list(counts),
+        "rank_bits": rank_bits,
+        **{name: int(index) for name, index in specials.items()},
+        "payload_bytes": position,
+        "sections": sections,
+        "metadata": dict(metadata),
+    }
+    text = json.dumps(header, allow_nan=False).encode()
+    text += b" " * (-(len(text) + 20) % _ALIGNMENT)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(_MAGIC)
+            stream.write(np.array([_VERSION, len(text), zlib.crc32(text)], dtype="<u4").tobytes())
+            stream.write(text)
+            for blob in blobs:
+                stream.write(blob)
+                stream.write(b"\0" * (-len(blob) % _ALIGNMENT))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _rank_bits(arrays: CompactArrays) -> int:
+    from .lm_kernels import COLUMNS, KEY_BITS
+
+    return int(arrays.table.reshape(-1, COLUMNS)[-1, KEY_BITS])
+
+
+def _bytes_of(array: np.ndarray) -> memoryview:
+    return memoryview(np.ascontiguousarray(array).view(np.uint8).data) if len(array) else memoryview(b"")
+
+
+def read_model(
+    path: str | os.PathLike[str], verify: bool = True
+) -> tuple[LMArrays | CompactArrays, np.ndarray, np.ndarray, dict[str, Any]]:
+    """Map a file that [`write_model`] wrote.
+
+    Args:
+        path (`str`): the file.
+        verify (`bool`): read the whole file and compare the checksums.
+
+    Returns:
+        `tuple`: the packed model, the bytes of the words, their offsets, and the header.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when the file is of another kind or version, damaged or truncated.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No language model at {path}.")
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        start = stream.read(20)
+        if len(start) < 20 or start[:8] != _MAGIC:
+            raise ValueError(f"{path} is not a bit-speech n-gram model; use NGramLM.from_arpa for ARPA files.")
+        version, length, checksum = (int(value) for value in np.frombuffer(start, dtype="<u4", offset=8))
+        if version != _VERSION:
+            raise ValueError(f"{path} has format version {version}, this library reads {_VERSION}; {_REMEDY}.")
+        text = stream.read(length) if length <= min(size, _MAX_HEADER_BYTES) else b""
+        if len(text) < length or zlib.crc32(text) != checksum:
+            raise ValueError(f"The header of {path} is damaged or truncated; {_REMEDY}.")
+        try:
+            header = json.loads(text)
+            sections = _checked_sections(header)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"The header of {path} makes no sense ({error!r}); {_REMEDY}.") from error
+        if size != 20 + length + header["payload_bytes"]:
+            raise ValueError(
+                f"{path} has {size} bytes, its header says {20 + length + header['payload_bytes']}; the file is "
+                f"truncated or damaged: {_REMEDY}."
+            )
+        if verify:
+            for name, dtype, section in sections:
+                stream.seek(20 + length + section["offset"])
+                if _checksum_of(stream, section["length"] * np.dtype(dtype).itemsize) != section["checksum"]:
+                    raise ValueError(
+                        f"The checksum of the section {name!r} of {path} is wrong, the file is damaged: {_REMEDY}."
+                    )
+    data = np.memmap(path, dtype=np.uint8, mode="r")
+    arrays = {}
+    for name, dtype, section in sections:
+        begin = 20 + length + section["offset"]
+        end = begin + section["length"] * np.dtype(dtype).itemsize
+        # A plain array view: compiled code knows one array type, mapped or not.
+        arrays[name] = np.asarray(data[begin:end]).view(np.ndarray).view(dtype)
+    vocabulary, offsets = arrays.pop("vocabulary"), arrays.pop("offsets")
+    if offsets[0] != 0 or offsets[-1] != len(vocabulary) or (np.diff(offsets) < 0).any():
+        raise ValueError(f"The vocabulary of {path} is damaged; {_REMEDY}.")
+    if header["kind"] == _EXACT:
+        return LMArrays(**arrays), vocabulary, offsets, header
+    table, _ = compact_table(header["counts"], header["rank_bits"])
+    table.flags.writeable = False
+    return CompactArrays(table=table, **arrays), vocabulary, offsets, header
+
+
+def _checksum_of(stream: Any, size: int) -> str:
+    checksum = _Checksum()
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    while size > 0:
+        got = stream.readinto(buffer[: min(size, _CHUNK_BYTES)])
+        if not got:
+            break
+        checksum.update(buffer[:got])
+        size -= got
+    return checksum.hexdigest()
+
+
+def _checked_sections(header: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Name, type and place of every array; ValueError when the header contradicts itself."""
+    kind, counts = header["kind"], header["counts"]
+    integers = [*counts, header["rank_bits"], header["bos"], header["eos"], header["unk"], header["payload_bytes"]]
+    if any(type(value) is not int or value < 0 for value in integers):
+        raise ValueError("a number is none")
+    if (
+        kind not in _DTYPES
+        or not 1 <= len(counts)
+        or header["rank_bits"] > 32
+        or not isinstance(header["metadata"], dict)
+    ):
+        raise ValueError("unknown kind or order")
+    if counts[0] == 0 or sum(counts) >= 1 << 31 or max(header["bos"], header["eos"], header["unk"]) >= counts[0]:
+        raise ValueError("counts out of range")
+    nodes = 1 + sum(counts)
+    contexts = nodes - counts[-1]
+    if kind == _EXACT:
+        lengths = dict.fromkeys(("words", "probs", "next_state"), nodes)
+        lengths |= dict.fromkeys(("backoffs", "suffix"), contexts) | {"first_child": contexts + 1}
+    else:
+        if len(counts) > 6:
+            raise ValueError("quantized models have at most order 6")
+        _, lengths = compact_table(counts, header["rank_bits"])
+    lengths["offsets"] = counts[0] + 1
+    position = 0
+    result = []
+    dtypes = _DTYPES[kind] | _VOCABULARY
+    if [section["name"] for section in header["sections"]] != list(dtypes):
+        raise ValueError("sections are missing")
+    for section in header["sections"]:
+        name, length = section["name"], section["length"]
+        if type(length) is not int or length < 0 or lengths.get(name, length) != length:
+            raise ValueError(f"section {name!r} has a wrong length")
+        if section["offset"] != position or not isinstance(section["checksum"], str):
+            raise ValueError(f"section {name!r} is out of place")
+        position += -(-length * np.dtype(dtypes[name]).itemsize // _ALIGNMENT) * _ALIGNMENT
+        result.append((name, dtypes[name], section))
+    if position != header["payload_bytes"]:
+        raise ValueError("sections do not fill the file")
+    return result
