@@ -132,9 +132,13 @@ def main():
     parser.add_argument("--kill_at_step", type=int)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--distributed", action="store_true")
+    parser.add_argument("--max_steps", type=int, default=50)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    run = distributed(options.output_dir, 4) if options.distributed else survivor(options.output_dir)
+    if options.distributed:
+        run = distributed(options.output_dir, 4, max_steps=options.max_steps)
+    else:
+        run = survivor(options.output_dir)
     step = run.training_step
 
     def training_step(*args, **kwargs):
