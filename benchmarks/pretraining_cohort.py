@@ -48,6 +48,8 @@ MONKEYS: tuple[int, ...] = (48, 32, 24, 48, 32)
 HUMAN_TRIALS, MONKEY_TRIALS = 200, 400
 # Labelled trials of the main comparison; the encoder is pretrained on these and on the imagined ones, without labels.
 ATTEMPTED_TRIALS, IMAGINED_TRIALS = 300, 500
+# Attempted trials that last as long as all other participants together.
+MORE_TRIALS = 2700
 
 
 def target(seed: int, task: str) -> SimulatedParticipant:
@@ -145,3 +147,26 @@ def write_participant(
     )
     write_text(folder / "README.md", card)
     return folder
+
+
+def members(part: str, seed: int) -> list[tuple[SimulatedParticipant, str, int | None]]:
+    """The recordings of one part of a corpus.
+
+    Args:
+        part (`str`): `"target"` (the labelled trials of both tasks), `"target_more"` (attempted speech of the target
+            until all together lasts as long as the whole cohort), `"humans"` or `"monkeys"`.
+        seed (`int`): the cohort.
+
+    Returns:
+        `list`: participant, folder name, and how many training trials are taken (None: all).
+    """
+    if part == "target":
+        return [
+            (target(seed, "attempted"), "attempted", ATTEMPTED_TRIALS),
+            (target(seed, "imagined"), "imagined", IMAGINED_TRIALS),
+        ]
+    if part == "target_more":
+        config = replace(ATTEMPTED, train_sentences=MORE_TRIALS)
+        return [(SimulatedParticipant(config, seed=1000 * (seed + 1)), "attempted_more", None)]
+    others = {"humans": humans, "monkeys": monkeys}[part](seed)
+    return [(participant, participant.config.participant_id, None) for participant in others]
