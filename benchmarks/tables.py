@@ -142,11 +142,92 @@ def decoder(result: dict[str, Any]) -> str:
     )
 
 
+def pretraining(result: dict[str, Any]) -> str:
+    """Pretrained encoders beside encoders from scratch, with the controls."""
+    names = {
+        "scratch": "from scratch (BIT-TFS)",
+        "all": "humans, monkeys and the target (BIT-All)",
+        "human": "humans and the target (BIT-Human)",
+        "monkey": "monkeys and the target",
+        "shuffled": "BIT-All, bins of every trial shuffled",
+        "matched": "BIT-All cut to the hours of BIT-Human",
+        "same_participant": "the target alone, as many hours as BIT-All",
+        "others": "humans and monkeys, not the target",
+        "scratch_masked": "from scratch, half of the patches hidden",
+        "cross_task": "labelled attempted speech of the target",
+    }
+
+    def percentages(values: list[float], sign: str = "") -> str:
+        return f"{100 * values[0]:{sign}.1f} % [{100 * values[1]:{sign}.1f}, {100 * values[2]:{sign}.1f}]"
+
+    rows = [
+        [
+            row["task"], names[row["condition"]], str(row["trials"]), ", ".join(map(str, row["seeds"])),
+            percentages(row["per"]), ", ".join(percent(value) for value in row["per_by_seed"]),
+            percentages(row["change"], "+") if "change" in row else "-",
+            percentages(row["scratch_of_these"]) if "change" in row else "-",
+            f"{row['pretraining_hours']:.1f}",
+        ]
+        for row in result["rows"]
+    ]  # fmt: skip
+    match = result["labelled_trials_to_match"]["trials"]
+    return (
+        "## Pretraining on simulated participants\n\n"
+        f"`{result['command']}`. {result['what']}; simulator version {', '.join(result['simulator'])}. The change is relative to "
+        "training from scratch on the same participants, both drawn again together; what each row means: "
+        f"[pretraining experiments](pretraining_experiments.md). {machine_line(result)}\n"
+        + table(
+            [
+                "task",
+                "pretrained on",
+                "labelled trials",
+                "seeds",
+                "PER",
+                "by seed",
+                "change",
+                "scratch, same seeds",
+                "hours",
+            ],
+            rows,
+        )
+        + "\nLabelled trials with which BIT-All reaches what training from scratch reaches with 1,000: "
+        + (f"{match}.\n" if match else "not within the measured range.\n")
+    )
+
+
+def corpus_reading(result: dict[str, Any]) -> str:
+    """Reading the pretraining corpus."""
+    rows = [
+        [f"memory-mapped {name}", f"{store['stored_mb']:,.0f}", *(f"{store[key]:.2f}" for key in keys), f"{store['first_epoch_after_dropping_the_cache']['delivered_gb_per_s']:.2f}"]
+        for keys in [("delivered_gb_per_cpu_s", "delivered_gb_per_s", "stored_gb_per_cpu_s")]
+        for name, store in result["stores"].items()
+    ]  # fmt: skip
+    stock = result["stock"]
+    rows.append(["rows of `datasets`, float32", "-", f"{stock['delivered_gb_per_cpu_s']:.2f}", f"{stock['delivered_gb_per_s']:.2f}", f"{stock['stored_gb_per_cpu_s']:.2f}", "-"])  # fmt: skip
+    return (
+        "## Reading the pretraining corpus\n\n"
+        f"`{result['command']}`: {result['what']}. {machine_line(result)}\n"
+        + table(
+            [
+                "store",
+                "MB",
+                "delivered GB per CPU second",
+                "delivered GB/s (wall)",
+                "stored GB per CPU second",
+                "GB/s (wall), cache dropped",
+            ],
+            rows,
+        )
+    )
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "encoders": encoders,
     "conversion": conversion,
     "decoder": decoder,
+    "pretraining": pretraining,
+    "corpus_reading": corpus_reading,
 }
 
 
