@@ -59,6 +59,7 @@ class Wav2Vec2BrainFrontEnd(nn.Module):
             layers += [nn.Linear(before, after), nn.GELU()]
         self.projection = nn.Sequential(*layers[:-1])
         self.norm = nn.LayerNorm(width, eps=config.body_config.layer_norm_eps) if config.junction_norm else None
+        self.mask_token = nn.Parameter(torch.zeros(width)) if config.mask_ratio > 0 else None
 
     def forward(
         self, features: torch.Tensor, lengths: torch.Tensor, session_index: torch.Tensor | None = None
@@ -86,6 +87,21 @@ class Wav2Vec2BrainFrontEnd(nn.Module):
             states, _ = self.gru(patches)
         states = self.projection(states)
         return states if self.norm is None else self.norm(states)
+
+    def mask(self, states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Hide spans of frames from the body, in training only.
+
+        Args:
+            states (`torch.Tensor` of shape `(B, P, D)`): what [`forward`] gave.
+            lengths (`torch.Tensor` of shape `(B,)`): real frames of each trial.
+
+        Returns:
+            `torch.Tensor` of shape `(B, P, D)`: a copy; the bodies write into what they are given.
+        """
+        if not self.training or self.mask_token is None:
+            return states.clone()
+        masked = sample_span_mask(lengths, states.shape[1], self.config.mask_ratio, self.config.mask_max_span)
+        return torch.where(masked[..., None], self.mask_token.to(states.dtype), states)
 
 
 class Wav2Vec2BrainForCTC(RemoteCodeMixin, PreTrainedModel):
@@ -123,7 +139,6 @@ class Wav2Vec2BrainForCTC(RemoteCodeMixin, PreTrainedModel):
         super().__init__(config)
         width = config.body_config.hidden_size
         self.front_end = Wav2Vec2BrainFrontEnd(config)
-        self.mask_token = nn.Parameter(torch.zeros(width)) if config.mask_ratio > 0 else None
         self.auxiliary_head = nn.Linear(width, config.vocab_size) if config.auxiliary_ctc_weight > 0 else None
         # The whole speech model, so that its own class gives its own initial values; then only what frames go through.
         self.body = AutoModel.from_config(config.body_config)
@@ -183,7 +198,7 @@ class Wav2Vec2BrainForCTC(RemoteCodeMixin, PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, nn.ParameterDict):
             init_identity(module)
-        elif isinstance(module, Wav2Vec2BrainForCTC) and module.mask_token is not None:
+        elif isinstance(module, Wav2Vec2BrainFrontEnd) and module.mask_token is not None:
             init.normal_(module.mask_token, std=0.02)
 
     def forward(
@@ -223,14 +238,9 @@ class Wav2Vec2BrainForCTC(RemoteCodeMixin, PreTrainedModel):
             features = features.masked_fill(~attention_mask.bool()[..., None], 0.0)  # whatever it holds, NaN too
         before = self.front_end(features, lengths, session_index)
 
-        entering = before
-        if self.training and self.mask_token is not None:
-            masked = sample_span_mask(lengths, before.shape[1], config.mask_ratio, config.mask_max_span)
-            entering = torch.where(masked[..., None], self.mask_token.to(before.dtype), before)
+        entering = self.front_end.mask(before, lengths)
         with self._masked_positions(frame_mask):
-            # A copy: the bodies write zeros after each trial's end into what they are given.
-            after = self.body.encoder(entering.clone(), attention_mask=None if config.legacy else frame_mask)
-        after = after.last_hidden_state
+            after = self.body.encoder(entering, attention_mask=None if config.legacy else frame_mask).last_hidden_state
         logits = self.head(self.dropout(after))  # (B, P, V)
 
         loss = None
@@ -337,5 +347,8 @@ class Wav2Vec2BrainForCTC(RemoteCodeMixin, PreTrainedModel):
             `list[str]`: names of modules and parameters.
         """
         parts = [f"front_end.{name}" for name, _ in self.front_end.named_children()]
-        parts += [name for name in ("mask_token", "auxiliary_head") if getattr(self, name) is not None]
+        if self.front_end.mask_token is not None:
+            parts.append("front_end.mask_token")
+        if self.auxiliary_head is not None:
+            parts.append("auxiliary_head")
         return [*parts, "head"] if new_head else parts

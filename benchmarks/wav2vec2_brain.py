@@ -1,0 +1,339 @@
+"""A speech model listens to simulated participants: full, frozen, from scratch, low-rank; beside BIT and the GRU.
+
+    python -m benchmarks.wav2vec2_brain             # the speech body, every missing cell, then the tables
+    python -m benchmarks.wav2vec2_brain --seeds 0   # a third of it
+    python -m benchmarks.wav2vec2_brain --tables    # only the tables, from the cells that exist
+
+A cell is one (model, seed): the same simulated participant, the same characters to learn, the same number of epochs and
+the same shape of the learning rate for every model. The speech body is a small Wav2Vec2 that has learnt to spell
+synthesized speech (needs espeak-ng), from sentences that no participant is asked to say. Scored once on test sentences
+that neither training nor the language model has seen. Accuracy on a simulated participant is called that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import RESULTS, save_result
+from benchmarks.encoders import BIT_NOISE, RECIPES, latency_ms
+from bit_speech.files import write_json
+
+NAME = "wav2vec2_brain"
+WORK = Path("runs/benchmarks") / NAME
+BODY = WORK / "speech_body"
+PRESET = "t12-like"
+REGIMES = ("full", "frozen", "scratch", "lora")
+MODELS = (*REGIMES, "bit", "gru")
+EPOCHS = 12
+BATCH_SIZE = 8
+# The published front end, bidirectional, scaled down with the body; one layer is best for a frozen body there.
+FRONT_END = {"hidden_size": 64, "num_hidden_layers": 1}
+LEARNING_RATE = 2e-3
+# As published, a tenth of the front end's rate where a pretrained body learns as a whole; elsewhere the same rate.
+BODY_RATE = {"full": LEARNING_RATE / 10, "frozen": LEARNING_RATE, "scratch": LEARNING_RATE, "lora": LEARNING_RATE}
+# Published: the body waits 7 of 100 epochs, then its rate grows for 3.
+HOLD, RAMP, WARMUP = 0.07, 0.03, 0.05
+BIT_CONFIG = {
+    "hidden_size": 256, "num_hidden_layers": 5, "num_attention_heads": 4, "intermediate_size": 384,
+    "hidden_dropout": 0.2, "attention_dropout": 0.2, "embedding_dropout": 0.2,
+}  # fmt: skip
+METRICS = ("cer", "wer", "cer_lm", "wer_lm")
+
+
+def prepare_body() -> None:
+    """Teach a small Wav2Vec2 to spell synthesized speech, once."""
+    if (BODY / "speech_pretraining.json").exists():
+        return
+    command = [sys.executable, "examples/pretrain_wav2vec2_speech.py", "--config", "examples/configs/speech_body.yaml"]
+    flags = [
+        "--output_dir",
+        str(BODY),
+        "--use_cpu",
+        "true",
+        "--disable_tqdm",
+        "true",
+        "--bf16",
+        str(has_bf16()).lower(),
+    ]
+    subprocess.run([*command, *flags], check=True, env={**os.environ, "PYTHONPATH": "."})
+
+
+def has_bf16() -> bool:
+    """Whether the processor is faster with bfloat16."""
+    import torch
+
+    return torch.cpu._is_avx512_bf16_supported()
+
+
+def trials_of(participant: Any, split: str) -> list[dict[str, Any]]:
+    """Rows as the trainer takes them."""
+    columns = ("participant_id", "session_id", "block_index", "trial_index", "split", "features", "text")
+    return [{name: getattr(trial, name) for name in columns} for trial in participant.trials(split)]
+
+
+def build(name: str, participants: dict[str, int], sessions: list[str], tokenizer: Any) -> Any:
+    """The model of a cell, with one class for each character."""
+    from bit_speech import BITConfig, BITForCTC, BITGRUConfig, BITGRUForCTC, Wav2Vec2BrainConfig, Wav2Vec2BrainForCTC
+
+    classes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.blank_token_id}
+    if name == "bit":
+        return BITForCTC(BITConfig(participants=participants, **BIT_CONFIG, **classes))
+    if name == "gru":
+        config = BITGRUConfig(participants=participants, sessions=sessions, **RECIPES["gru"].config, **classes)
+        return BITGRUForCTC(config)
+    settings = {"participants": participants, "sessions": sessions, **FRONT_END}
+    pretrained = Wav2Vec2BrainForCTC.from_speech_checkpoint(BODY, freeze_body=name == "frozen", **settings)
+    if name != "scratch":
+        return pretrained
+    body = pretrained.config.body_config
+    return Wav2Vec2BrainForCTC(Wav2Vec2BrainConfig(body_config=body, **settings, **classes))
+
+
+def optimizers(name: str, model: Any, steps: int) -> tuple[Any, Any]:
+    """Optimizer and schedule: the same shape for every model, a delayed and slower body where all of it learns."""
+    from bit_speech.training.speech_body import speech_optimizers
+
+    waits = {"hold_steps": round(HOLD * steps), "ramp_steps": round(RAMP * steps)} if name == "full" else {}
+    return speech_optimizers(
+        model, LEARNING_RATE, BODY_RATE[name], steps, weight_decay=1e-4, warmup_steps=round(WARMUP * steps), **waits
+    )
+
+
+def run_cell(name: str, seed: int) -> dict[str, Any]:
+    """Train and score one model on one participant; the result is also written to disk."""
+    import torch
+    from transformers import set_seed
+
+    from bit_speech import BITFeatureExtractor, BITProcessor, BITTrainer, BITTrainingArguments, CharacterTokenizer
+    from bit_speech.data import Augmentation
+    from bit_speech.evaluation import character_error_rate, word_error_rate
+    from bit_speech.simulation import SimulatedParticipant
+    from bit_speech.training.speech_body import add_low_rank_adapters
+
+    torch.set_num_threads(1)
+    participant = SimulatedParticipant(PRESET, seed=seed)
+    train, validation, test = (trials_of(participant, split) for split in ("train", "val", "test"))
+    set_seed(seed)
+    participants = {train[0]["participant_id"]: train[0]["features"].shape[1]}
+    sessions = [] if name == "bit" else list(participant.sessions)
+    tokenizer = CharacterTokenizer()
+    extractor = BITFeatureExtractor(participants=participants, sessions=sessions, normalization="none")
+    processor = BITProcessor(extractor, tokenizer)
+    model = build(name, participants, sessions, tokenizer)
+    steps = EPOCHS * -(-len(train) // BATCH_SIZE)
+    peers = {"learning_rate": 1e-3 if name == "bit" else 3e-3, "weight_decay": 1e-5 if name == "bit" else 1e-3}
+    own, noise = {}, BIT_NOISE
+    if name == "lora":
+        model = add_low_rank_adapters(model, rank=8, alpha=16.0)
+    if name in REGIMES:
+        own["optimizers"] = optimizers(name, model, steps)
+    if name == "gru":
+        noise, peers = RECIPES["gru"].augmentation, peers | {"max_grad_norm": 5.0}
+    trainer = BITTrainer(
+        model=model,
+        args=BITTrainingArguments(
+            output_dir=str(WORK / f"{name}-{seed}"),
+            num_train_epochs=EPOCHS,
+            per_device_train_batch_size=BATCH_SIZE,
+            warmup_steps=WARMUP,
+            bf16=has_bf16(),
+            eval_strategy="steps",
+            eval_steps=0.125,
+            save_strategy="no",
+            load_best_model_at_end=False,
+            logging_steps=50,
+            seed=seed,
+            use_cpu=True,
+            disable_tqdm=True,
+            **peers,
+        ),
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=processor,
+        augmentation=Augmentation(**noise),
+        **own,
+    )
+    trainer.train()
+    if name == "lora":
+        trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+        trainer.model = trainer.model.merge_and_unload()
+    else:
+        trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    trainer.save_model(str(WORK / f"{name}-{seed}" / "model"))
+    scores = {"validation": trainer.predict_log_probs(validation), "test": trainer.predict_log_probs(test)}
+    for split, values in scores.items():
+        lengths = np.array([len(one) for one in values])
+        path = WORK / "log_probs" / f"{name}.{seed}.{split}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, values=np.concatenate(values), lengths=lengths)
+    texts = [row["text"] for row in test]
+    found = [tokenizer.decode_ctc(values.argmax(axis=1)) for values in scores["test"]]
+    record = trainer.run_record()
+    truth = list(participant.trials("test"))[:50]
+    result = {
+        "preset": PRESET, "model": name, "seed": seed, "simulator": participant.version, "epochs": EPOCHS,
+        "cer": rate(character_error_rate, texts, found), "wer": rate(word_error_rate, texts, found),
+        "examples": [[text, heard] for text, heard in zip(texts[:3], found)],
+        "training_bins": record["training_bins"], "training_seconds": record["training_seconds"],
+        "training_bins_per_s": record["training_bins"] / record["training_seconds"],
+        "parameters": sum(p.numel() for p in trainer.model.parameters()), "trainable_parameters": trainable,
+        "latency_ms": latency_ms(trainer.model, processor, truth, participant.config.participant_id),
+        "validation_curve": [[log["step"], log["eval_per"]] for log in trainer.state.log_history if "eval_per" in log],
+    }  # fmt: skip
+    write_json(WORK / "cells" / f"{name}.{seed}.json", result)
+    return result
+
+
+def rate(measure: Any, references: list[str], found: list[str]) -> dict[str, Any]:
+    """A pooled rate with its interval, and the errors of every sentence for paired comparisons."""
+    pooled = measure(references, found)
+    each = [measure([reference], [one], num_bootstrap=0) for reference, one in zip(references, found)]
+    return {
+        "rate": pooled.rate, "low": pooled.low, "high": pooled.high,
+        "errors": [one.errors for one in each], "lengths": [one.reference_length for one in each],
+    }  # fmt: skip
+
+
+def read_log_probs(name: str, seed: int, split: str) -> list[np.ndarray]:
+    """What a cell's model gave for a split."""
+    stored = np.load(WORK / "log_probs" / f"{name}.{seed}.{split}.npz")
+    return np.split(stored["values"], np.cumsum(stored["lengths"])[:-1])
+
+
+def score_words() -> None:
+    """Decode every cell that lacks it with one word 3-gram, whose text holds no held-out sentence of any seed."""
+    from bit_speech import CharacterTokenizer
+    from bit_speech.decoding import build_ngram_lm
+    from bit_speech.decoding.spelling import SpellingDecoder
+    from bit_speech.demo import language_model_sentences
+    from bit_speech.evaluation import character_error_rate, normalize_text, word_error_rate
+    from bit_speech.simulation import SimulatedParticipant
+
+    paths = [path for path in sorted((WORK / "cells").glob("*.json")) if "wer_lm" not in json.loads(path.read_text())]
+    if not paths:
+        return
+    seeds = sorted({0, 1, 2} | {json.loads(path.read_text())["seed"] for path in paths})
+    people = {seed: SimulatedParticipant(PRESET, seed=seed) for seed in seeds}
+    texts = {(s, split): [t.text for t in people[s].trials(split)] for s in seeds for split in ("val", "test")}
+    sentences = language_model_sentences([text for held_out in texts.values() for text in held_out])
+    lm = build_ngram_lm(sentences, order=3)
+    tokenizer = CharacterTokenizer()
+    words = sorted({word for sentence in sentences for word in sentence.split()})
+    classes = {"characters": tokenizer.characters, "num_classes": len(tokenizer), "blank": tokenizer.blank_token_id}
+    decoder = SpellingDecoder(words, lm, beam_size=100, **classes)
+    for path in paths:
+        cell = json.loads(path.read_text())
+        name, seed = cell["model"], cell["seed"]
+        validation = [normalize_text(text) for text in texts[seed, "val"]]
+        tuned = decoder.tuned(read_log_probs(name, seed, "validation"), validation, max_sentences=40)
+        found = [nbest[0].text for nbest in tuned.decode_batch(read_log_probs(name, seed, "test"))]
+        cell["cer_lm"] = rate(character_error_rate, texts[seed, "test"], found)
+        cell["wer_lm"] = rate(word_error_rate, texts[seed, "test"], found)
+        weights = ("acoustic_scale", "blank_penalty", "word_score", "lm_weight")
+        cell["decoder"] = {key: tuned.search.settings[key] for key in weights} | {"words": len(words)}
+        write_json(path, cell)
+        print("words:", name, seed, f"WER {100 * cell['wer_lm']['rate']:.1f} %", flush=True)
+
+
+def pooled(cells: list[dict], metric: str, draws: int = 2000) -> list[float]:
+    """Errors over reference length of all seeds, with a 95 % interval over seeds and sentences."""
+    rng = np.random.default_rng(0)
+    tables = [(np.array(cell[metric]["errors"]), np.array(cell[metric]["lengths"])) for cell in cells]
+    values = []
+    for _ in range(draws):
+        errors = length = 0
+        for index in rng.integers(len(tables), size=len(tables)):
+            chosen = rng.integers(len(tables[index][0]), size=len(tables[index][0]))
+            errors, length = errors + tables[index][0][chosen].sum(), length + tables[index][1][chosen].sum()
+        values.append(errors / length)
+    whole = sum(errors.sum() for errors, _ in tables) / sum(lengths.sum() for _, lengths in tables)
+    return [float(whole), float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))]
+
+
+def summarise() -> dict[str, Any]:
+    """Collect the cells on disk, and those of an earlier result that are not, into one table."""
+    stored = RESULTS / f"{NAME}.json"
+    before = json.loads(stored.read_text()) if stored.exists() else {}
+    cells = {(cell["model"], cell["seed"]): cell for cell in before.get("cells", [])}
+    for path in sorted((WORK / "cells").glob("*.json")):
+        cell = json.loads(path.read_text())
+        cells[cell["model"], cell["seed"]] = cell
+    rows = []
+    for name in MODELS:
+        found = [cell for (model, _), cell in sorted(cells.items()) if model == name]
+        if not found:
+            continue
+        row: dict[str, Any] = {"model": name, "seeds": [cell["seed"] for cell in found]}
+        for metric in METRICS:
+            scored = [cell for cell in found if metric in cell]
+            if scored:
+                row[metric] = pooled(scored, metric)
+                row[f"{metric}_by_seed"] = [cell[metric]["rate"] for cell in scored]
+        for key in ("training_bins_per_s", "training_seconds", "parameters", "trainable_parameters"):
+            row[key] = float(np.median([cell[key] for cell in found]))
+        row["latency_ms_median"] = float(np.median([cell["latency_ms"]["median"] for cell in found]))
+        row["latency_ms_p95"] = float(np.median([cell["latency_ms"]["p95"] for cell in found]))
+        rows.append(row)
+    record = BODY / "speech_pretraining.json"
+    body = json.loads(record.read_text()) if record.exists() else before.get("speech_body")
+    result = {
+        "command": f"python -m benchmarks.{NAME}",
+        "what": f"characters of test sentences of {PRESET} simulated participants, {EPOCHS} epochs",
+        "published_cer": {"full": 0.1855, "frozen": 0.3446, "scratch": 0.3901},
+        "speech_body": body,
+        "rows": rows,
+        "cells": list(cells.values()),
+        **{key: before[key] for key in ("note", "analysis") if key in before},
+    }
+    save_result(NAME, result)
+    return result
+
+
+def main() -> None:
+    """Run the missing cells and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--processes", type=int, default=max(1, os.cpu_count() or 2), help="cells at once, one thread")
+    parser.add_argument("--tables", action="store_true", help="only collect the finished cells")
+    parser.add_argument("--cell", nargs=2, metavar=("MODEL", "SEED"), help="run one cell in this process")
+    arguments = parser.parse_args()
+    if arguments.cell:
+        run_cell(arguments.cell[0], int(arguments.cell[1]))
+        return
+    if not arguments.tables:
+        prepare_body()
+        # Models innermost, so that a run stopped early has whole comparisons.
+        cells = [(model, seed) for seed in arguments.seeds for model in arguments.models]
+        missing = [cell for cell in cells if not (WORK / "cells" / f"{cell[0]}.{cell[1]}.json").exists()]
+
+        def start(cell: tuple[str, int]) -> None:
+            log = WORK / "logs" / f"{cell[0]}.{cell[1]}.log"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("w") as stream:
+                subprocess.run(
+                    [sys.executable, "-m", f"benchmarks.{NAME}", "--cell", *map(str, cell)],
+                    check=True, stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+                )  # fmt: skip
+            print("done:", *cell, flush=True)
+
+        with ThreadPoolExecutor(arguments.processes) as pool:
+            for finished in [pool.submit(start, cell) for cell in missing]:
+                finished.result()
+        score_words()
+    for row in summarise()["rows"]:
+        shown = [f"{metric} {100 * row[metric][0]:.1f} %" for metric in METRICS if metric in row]
+        print(row["model"], row["seeds"], *shown)
+
+
+if __name__ == "__main__":
+    main()
