@@ -19,6 +19,7 @@ OPTIONAL_PACKAGES = {
     "kenlm": ("kenlm", "decoding"),
     "matplotlib": ("matplotlib", "evaluation"),
     "numba": ("numba", "decoding"),
+    "optuna": ("optuna", "decoding"),
     "peft": ("peft", "llm"),
     "pynwb": ("pynwb", "nwb"),
     "scipy": ("scipy", "data"),
