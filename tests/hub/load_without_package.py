@@ -27,6 +27,7 @@ from transformers import (  # noqa: E402
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForCTC,
+    AutoModelForPreTraining,
     AutoProcessor,
     AutoTokenizer,
 )
@@ -43,14 +44,17 @@ def load(name, source, auto_class=AutoModelForCTC, processor_source=None):
     for thing in (model, processor, processor.feature_extractor, processor.tokenizer):
         assert type(thing).__module__.startswith("transformers_modules."), type(thing)
     inputs = processor(trials, participant_id="t15", session_id="t15.2023.08.13", return_tensors="pt")
+    torch.manual_seed(0)  # pretraining draws masks
     with torch.no_grad():
         output = model(**inputs)
-    loaded[name] = (output.last_hidden_state if "logits" not in output else output.logits).numpy()
+    shown = next(output[key] for key in ("logits", "last_hidden_state", "prediction") if key in output)
+    loaded[name] = shown.numpy()
     return model, processor
 
 
 load("encoder", folder / "encoder", AutoModel)
 load("encoder-with-processor-of-its-own", folder / "encoder", AutoModel, folder / "processor")
+load("pretraining", folder / "pretraining", AutoModelForPreTraining)
 load("gru", folder / "gru")
 model, processor = load("ctc", folder / "ctc")
 

@@ -14,6 +14,7 @@ from bit_speech import (
     BITConfig,
     BITFeatureExtractor,
     BITForCTC,
+    BITForMaskedModeling,
     BITGRUConfig,
     BITGRUForCTC,
     BITModel,
@@ -34,15 +35,19 @@ models = {
     "ctc": BITForCTC(
         BITConfig(participants={"t15": 6}, sessions=sessions, read_in="session", num_attention_heads=2, **small)
     ),
+    "pretraining": BITForMaskedModeling(
+        BITConfig(participants={"t15": 6}, num_attention_heads=2, mask_ratio=0.5, **small)
+    ),
     "gru": BITGRUForCTC(BITGRUConfig(participants={"t15": 6}, sessions=sessions, **small)),
 }
 
 
 def run(model: torch.nn.Module) -> np.ndarray:
     """Output of a model in evaluation."""
+    torch.manual_seed(0)  # pretraining draws masks
     with torch.no_grad():
         output = model.eval()(**inputs)
-    return (output.last_hidden_state if "logits" not in output else output.logits).numpy()
+    return next(output[key] for key in ("logits", "last_hidden_state", "prediction") if key in output).numpy()
 
 
 expected = {}

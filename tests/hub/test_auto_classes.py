@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CHECK = """
-from transformers import AutoConfig, AutoModel, AutoModelForCTC
+from transformers import AutoConfig, AutoModel, AutoModelForCTC, AutoModelForPreTraining
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
@@ -17,6 +17,8 @@ small = dict(hidden_size=12, num_hidden_layers=1, participants={"t15": 4})
 config = AutoConfig.for_model("bit_speech", num_attention_heads=2, **small)
 assert type(config) is b.BITConfig and type(AutoModelForCTC.from_config(config)) is b.BITForCTC
 assert type(AutoModel.from_config(config)) is b.BITModel
+config.mask_ratio = 0.5
+assert type(AutoModelForPreTraining.from_config(config)) is b.BITForMaskedModeling
 gru = AutoConfig.for_model("bit_speech_gru", **small)
 assert type(AutoModelForCTC.from_config(gru)) is b.BITGRUForCTC
 for c in (b.BITConfig, b.BITGRUConfig):

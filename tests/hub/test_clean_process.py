@@ -39,7 +39,7 @@ def published(tmp_path_factory):
         yield folder, hub, dict(np.load(folder / "expected.npz")), dict(np.load(folder / "loaded.npz"))
 
 
-@pytest.mark.parametrize("name", ["encoder", "ctc", "gru"])
+@pytest.mark.parametrize("name", ["encoder", "pretraining", "ctc", "gru"])
 def test_a_saved_folder_gives_the_same_output_where_the_package_is_missing(published, name):
     _, _, expected, loaded = published
     np.testing.assert_array_equal(loaded[name], expected[name])

@@ -3,7 +3,6 @@ import torch
 
 from modeling_bit.masking_bit import sample_span_mask
 
-
 RATIOS, SPANS = [0.0, 0.003, 0.15, 0.5, 0.85, 1.0], [1, 3, 15, 100]
 
 
