@@ -10,6 +10,8 @@ from bit_speech.training.causal_lm import (
     train_tokenizer,
 )
 from bit_speech.training.checkpoints import newest_complete_checkpoint
+from bit_speech.training.pretrainer import BITPretrainer
+from bit_speech.training.pretraining_arguments import PRETRAINING_SETTINGS, BITPretrainingArguments
 from bit_speech.training.scoring import phoneme_scores
 from bit_speech.training.trainer import BITTrainer
 from bit_speech.training.training_arguments import COMMON_SETTINGS, BITTrainingArguments
@@ -17,6 +19,9 @@ from bit_speech.training.training_arguments import COMMON_SETTINGS, BITTrainingA
 __all__ = [
     "COMMON_SETTINGS",
     "NUM_PARTS",
+    "PRETRAINING_SETTINGS",
+    "BITPretrainer",
+    "BITPretrainingArguments",
     "BITTrainer",
     "BITTrainingArguments",
     "PackedSentences",
