@@ -18,6 +18,7 @@ from datasets_scripts.corpora import Corpus, Session, Stretch, convert_corpus, r
 from datasets_scripts.nwb_files import (
     electrode_areas,
     electrode_spikes,
+    need,
     open_nwb,
     session_name,
     subject,
@@ -55,6 +56,7 @@ def open_session(path: Path) -> Iterator[Session]:
         `Session`: joined trials; one channel per electrode.
     """
     with open_nwb(path) as file:
+        need(file, "units/electrodes")
         areas = electrode_areas(file)
         trials, problems = trial_intervals(file)
         joined = join_touching([(start, stop, "train") for _, start, stop in trials])

@@ -18,7 +18,7 @@ import numpy as np
 
 from bit_speech.data.schema import THRESHOLD_CROSSINGS
 from datasets_scripts.corpora import Corpus, Session, Stretch, bin_reader, convert_corpus, run_command
-from datasets_scripts.matlab_files import flat, read_matlab, words
+from datasets_scripts.matlab_files import flat, read_matlab, scalar, words
 from datasets_scripts.spikes import BIN_SIZE_S, whole_counts
 
 CORPUS = Corpus(
@@ -57,7 +57,7 @@ def open_session(path: Path) -> Iterator[Session]:
     values = read_matlab(path, ("tx_feats", "sentences", "blocks"))
     trials = [np.asarray(trial) for trial in flat(values["tx_feats"])]
     texts = words(values["sentences"], "sentences")
-    blocks = [int(flat(block)[0]) for block in flat(values["blocks"])]
+    blocks = [int(scalar(block, "blocks")) for block in flat(values["blocks"])]
     if not len(trials) == len(texts) == len(blocks):
         raise ValueError(f"there are {len(trials)} trials, {len(texts)} sentences and {len(blocks)} blocks")
     shapes = {trial.shape[1:] for trial in trials}

@@ -18,6 +18,7 @@ from datasets_scripts.corpora import Corpus, Session, Stretch, convert_corpus, r
 from datasets_scripts.nwb_files import (
     electrode_areas,
     electrode_spikes,
+    need,
     open_nwb,
     session_name,
     subject,
@@ -61,6 +62,7 @@ def open_session(path: Path) -> Iterator[Session]:
         `Session`: joined trials of one split; one channel per electrode.
     """
     with open_nwb(path) as file:
+        need(file, "units/electrodes")
         areas = electrode_areas(file)
         trials, problems = trial_intervals(file)
         splits = trial_column(file, "split").tolist()

@@ -288,6 +288,10 @@ def _plan(
         except (OSError, ValueError) as error:
             problems.append(Problem(name, "", str(error)))
             continue
+        except (TypeError, KeyError, IndexError) as error:
+            # A value of another type or shape than anyone thought of.
+            problems.append(Problem(name, "", f"it has another layout ({type(error).__name__}: {error})"))
+            continue
         numbers[name] = next_number.get(session.session_id, 0)
         next_number[session.session_id] = numbers[name] + len(pieces)
         for piece in pieces:

@@ -131,6 +131,13 @@ def test_files_that_repeat_others_are_left_out(tmp_path):
     assert convert(tmp_path / "in", tmp_path / "out").datasets["rex_M1-2_PMd-1"].splits["train"]["num_trials"] == 1
 
 
+def test_a_layout_that_nobody_thought_of_is_named_with_its_file(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"a.json: it has another layout \(KeyError: 'who'\)"):
+        convert(tmp_path / "in", tmp_path / "out")
+
+
 @pytest.mark.parametrize("more", [{"broken": "no spikes in it"}, {"problems": ["no spikes in it"]}])
 def test_what_cannot_be_read_is_named_and_can_be_left_out(tmp_path, more):
     write(tmp_path / "in" / "a.json")
