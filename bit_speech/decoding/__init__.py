@@ -6,8 +6,9 @@ from .fusion import Candidate, ConfusionNetwork, candidates_from_nbest, confusio
 from .greedy import greedy_decode
 from .language_model import NGramLM
 from .lexicon import Lexicon
+from .merging import LLMMerger, merger_prompt
 from .rescoring import CausalLMRescorer, RescoringWeights, rescore
-from .tuning import tune_decoder
+from .tuning import optimize_decoder, tune_decoder, tune_rescoring
 
 __all__ = [
     "BeamSearchDecoder",
@@ -15,6 +16,7 @@ __all__ = [
     "CausalLMRescorer",
     "ConfusionNetwork",
     "Hypothesis",
+    "LLMMerger",
     "Lexicon",
     "NGramLM",
     "RescoringWeights",
@@ -23,7 +25,10 @@ __all__ = [
     "candidates_from_nbest",
     "confusion_network",
     "greedy_decode",
+    "merger_prompt",
+    "optimize_decoder",
     "rescore",
     "tune_decoder",
+    "tune_rescoring",
     "vote",
 ]

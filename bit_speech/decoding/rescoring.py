@@ -137,7 +137,7 @@ class CausalLMRescorer:
                 owner.append(index)
         unique = list(dict.fromkeys(variants))
         rows = [self._encode(text) + ([self.tokenizer.eos_token_id] if self.score_end else []) for text in unique]
-        scores = dict(zip(unique, self._score_tokens(prefix, rows), strict=True))
+        scores = dict(zip(unique, score_continuations(self.model, prefix, rows, self.batch_tokens), strict=True))
         total = np.full(len(sentences), -np.inf)
         for index, text in zip(owner, variants, strict=True):
             total[index] = np.logaddexp(total[index], scores[text])
@@ -154,39 +154,49 @@ class CausalLMRescorer:
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
-    def _score_tokens(self, prefix: list[int], rows: list[list[int]]) -> np.ndarray:
-        """Sum of the log-probabilities of every row's tokens after the prefix."""
-        import torch
 
-        scores = np.zeros(len(rows))
-        filled = sorted((index for index, row in enumerate(rows) if row), key=lambda index: len(rows[index]))
-        if not filled:
-            return scores
-        with torch.inference_mode():
-            device = self.model.device
-            start = self.model(input_ids=torch.tensor([prefix], device=device), use_cache=True)
-            first = start.logits[:, -1:].float()
-            for batch in _batches(filled, rows, self.batch_tokens):
-                longest = len(rows[batch[-1]])
-                tokens = torch.zeros(len(batch), longest, dtype=torch.long)
-                real = torch.zeros(len(batch), longest, dtype=torch.bool)
-                for place, index in enumerate(batch):
-                    tokens[place, : len(rows[index])] = torch.tensor(rows[index])
-                    real[place, : len(rows[index])] = True
-                tokens, real = tokens.to(device), real.to(device)
-                logits = first.expand(len(batch), -1, -1)
-                if longest > 1:
-                    cache = copy.deepcopy(start.past_key_values)
-                    cache.batch_repeat_interleave(len(batch))
-                    seen = torch.ones(len(batch), len(prefix), dtype=torch.long, device=device)
-                    # Padding is on the right, where causal attention never looks.
-                    mask = torch.cat([seen, real[:, :-1].long()], dim=1)
-                    more = self.model(input_ids=tokens[:, :-1], attention_mask=mask, past_key_values=cache)
-                    logits = torch.cat([logits, more.logits.float()], dim=1)
-                found = logits.log_softmax(-1).gather(2, tokens[..., None])[..., 0].double()
-                sums = found.masked_fill(~real, 0.0).sum(1)
-                scores[batch] = sums.cpu().numpy()
+def score_continuations(model: Any, prefix: list[int], rows: list[list[int]], batch_tokens: int = 8192) -> np.ndarray:
+    """Natural-log probability of token sequences that all follow the same prefix.
+
+    Args:
+        model (`PreTrainedModel`): a causal language model in evaluation mode.
+        prefix (`list[int]`): tokens that come first, at least one; they run through the model once.
+        rows (`list[list[int]]`): the continuations. An empty one scores 0.
+        batch_tokens (`int`): tokens per forward pass, padding included.
+
+    Returns:
+        `np.ndarray` of shape `(len(rows),)`: float64 sums over each row's tokens.
+    """
+    import torch
+
+    scores = np.zeros(len(rows))
+    filled = sorted((index for index, row in enumerate(rows) if row), key=lambda index: len(rows[index]))
+    if not filled:
         return scores
+    with torch.inference_mode():
+        device = model.device
+        start = model(input_ids=torch.tensor([prefix], device=device), use_cache=True)
+        first = start.logits[:, -1:].float()
+        for batch in _batches(filled, rows, batch_tokens):
+            longest = len(rows[batch[-1]])
+            tokens = torch.zeros(len(batch), longest, dtype=torch.long)
+            real = torch.zeros(len(batch), longest, dtype=torch.bool)
+            for place, index in enumerate(batch):
+                tokens[place, : len(rows[index])] = torch.tensor(rows[index])
+                real[place, : len(rows[index])] = True
+            tokens, real = tokens.to(device), real.to(device)
+            logits = first.expand(len(batch), -1, -1)
+            if longest > 1:
+                cache = copy.deepcopy(start.past_key_values)
+                cache.batch_repeat_interleave(len(batch))
+                seen = torch.ones(len(batch), len(prefix), dtype=torch.long, device=device)
+                # Padding is on the right, where causal attention never looks.
+                mask = torch.cat([seen, real[:, :-1].long()], dim=1)
+                more = model(input_ids=tokens[:, :-1], attention_mask=mask, past_key_values=cache)
+                logits = torch.cat([logits, more.logits.float()], dim=1)
+            found = logits.log_softmax(-1).gather(2, tokens[..., None])[..., 0].double()
+            scores[batch] = found.masked_fill(~real, 0.0).sum(1).cpu().numpy()
+    return scores
 
 
 def _batches(order: list[int], rows: list[list[int]], batch_tokens: int) -> list[list[int]]:
