@@ -37,8 +37,8 @@ class CharacterTokenizer(RemoteCodeMixin, PreTrainedTokenizerFast):
         ValueError: if the vocabulary lacks the blank, the word delimiter or letters, or has a class twice.
 
     Note:
-        Text is reduced to the words that a reader says (numbers are spelled out), without punctuation except
-        apostrophes, as the published system does (Fiedler et al. 2025, arXiv 2501.09459). Unlike
+        Text is reduced to the words that a reader says (numbers are spelled out), a space for a hyphen and without
+        other punctuation than apostrophes, as the published system does (Fiedler et al. 2025, arXiv 2501.09459). Unlike
         `Wav2Vec2CTCTokenizer` it keeps its word delimiter when it is loaded again, and a character outside the
         vocabulary is an error, not `<unk>`.
 
@@ -140,7 +140,7 @@ class CharacterTokenizer(RemoteCodeMixin, PreTrainedTokenizerFast):
             ```
         """
         known, ids = self.characters, []
-        for character in " ".join(spoken_words(text)):
+        for character in " ".join(spoken_words(text)).replace("-", " "):
             if character not in known:
                 raise ValueError(f"{character!r} of {text!r} is not in the vocabulary {''.join(sorted(known))!r}.")
             ids.append(known[character])
