@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -199,6 +201,43 @@ class BeamSearchDecoder:
         if unknown:
             raise ValueError(f"Unknown setting {unknown[0]!r}: name one of {sorted(settings)}.")
         return BeamSearchDecoder(self.lexicon, self.lm, **(settings | changes))
+
+    def save_pretrained(self, folder: str | os.PathLike[str], rescoring: Mapping[str, Any] | None = None) -> Path:
+        """Save lexicon, language model, settings and class order in one folder.
+
+        Args:
+            folder (`str`): destination; a decoder that is there already is replaced, anything else refused.
+            rescoring (`dict`, *optional*): the second pass that goes with it, see `bit_speech.decoding.save_decoder`.
+
+        Returns:
+            `Path`: the folder, written whole or not at all.
+
+        Raises:
+            ValueError: when the folder holds something that is no decoder.
+        """
+        from .saving import save_decoder
+
+        return save_decoder(self, folder, rescoring)
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str], **options: Any) -> BeamSearchDecoder:
+        """Load a decoder that [`BeamSearchDecoder.save_pretrained`] wrote.
+
+        Args:
+            name (`str`): the folder, or a Hub id.
+            **options: `subfolder`, `revision` and `verify` of `bit_speech.decoding.load_decoder_folder`, and settings
+                that beat the saved ones.
+
+        Returns:
+            `BeamSearchDecoder`: decodes as the saved one did.
+
+        Raises:
+            FileNotFoundError: when there is no decoder, or a file of it is missing.
+            ValueError: when it is of another kind or version, or damaged.
+        """
+        from .saving import load_decoder_folder
+
+        return load_decoder_folder(name, **options)
 
     @property
     def settings(self) -> dict[str, Any]:
