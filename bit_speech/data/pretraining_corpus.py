@@ -152,15 +152,18 @@ class PretrainingCorpus(Dataset):
         out.copy_(torch.from_numpy(self._values[dataset][start : start + int(self.num_bins[index])]))
         torch.addcmul(offset[group], out, scale[group], out=out)
 
-    def batch(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+    def batch(self, indices: Sequence[int], with_counts: bool = False) -> dict[str, torch.Tensor]:
         """Read items of one dataset straight into a padded batch.
 
         Args:
             indices (`list[int]`): positions of items of one participant.
+            with_counts (`bool`, defaults to False): also give the values before the z-score, for objectives that
+                predict spike counts.
 
         Returns:
             `dict[str, torch.Tensor]`: `input_features` (float32, `(B, T, C)`, zeros after shorter items),
-                `attention_mask` (bool, `(B, T)`) and `participant_index` (int64, `(B,)`).
+                `attention_mask` (bool, `(B, T)`), `participant_index` (int64, `(B,)`), and with counts `labels`
+                (float32, `(B, T, C)`).
 
         Raises:
             ValueError: when there is no item, or they are of several participants.
@@ -177,11 +180,17 @@ class PretrainingCorpus(Dataset):
         for row, (index, length) in enumerate(zip(indices, lengths)):
             self._read(index, features[row, :length])
             features[row, length:] = 0
-        return {
+        batch = {
             "input_features": features,
             "attention_mask": torch.from_numpy(np.arange(longest)[None] < lengths[:, None]),
             "participant_index": torch.full((len(lengths),), list(self.participants).index(name)),
         }
+        if with_counts:
+            batch["labels"] = torch.zeros_like(features)
+            for row, (index, length) in enumerate(zip(indices, lengths)):
+                values, start = self._values[self.dataset_index[index]], int(self._start[index])
+                batch["labels"][row, :length] = torch.from_numpy(values[start : start + length])
+        return batch
 
     def place(self, index: int) -> tuple[str, str, int, int]:
         """Tell where an item comes from.

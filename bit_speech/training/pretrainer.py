@@ -154,7 +154,8 @@ class BITPretrainer(SurvivingTrainer):
             num_processes=self.args.world_size,
             process_index=self.args.process_index,
         )
-        return self._loader(MaskedBatches(corpus, self.model.config, seed), EpochKeys(sampler))
+        batches = MaskedBatches(corpus, self.model.config, seed, shuffle_time=self.args.shuffle_time)
+        return self._loader(batches, EpochKeys(sampler))
 
     def get_eval_dataloader(self, eval_dataset: PretrainingCorpus | None = None) -> DataLoader:
         """Build the loader of evaluation batches: every trial once, with the same mask in every evaluation.

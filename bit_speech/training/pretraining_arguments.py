@@ -25,6 +25,7 @@ PRETRAINING_SETTINGS = (
     "white_noise_sd",
     "constant_offset_sd",
     "mixing_temperature",
+    "shuffle_time",
     "eval_strategy",
     "eval_steps",
     "save_strategy",
@@ -45,6 +46,8 @@ class BITPretrainingArguments(CommonTrainingArguments):
         constant_offset_sd (`float`): offset added to every channel of a trial.
         mixing_temperature (`float`): how datasets of different sizes share the batches: 1 in proportion to their size,
             infinity equally, values between lift the small ones.
+        shuffle_time (`bool`): a control: the bins of every trial in random order, so that only what happens within a
+            bin is left to learn.
 
     Note:
         Defaults follow BIT (arXiv 2511.21740): learning rate 5e-4, weight decay 1e-5, batch 64, 400 epochs, smoothing
@@ -69,6 +72,7 @@ class BITPretrainingArguments(CommonTrainingArguments):
     mixing_temperature: float = field(
         default=1.0, metadata={"help": "1: datasets in proportion to their size; infinity: equal shares."}
     )
+    shuffle_time: bool = field(default=False, metadata={"help": "Control: bins of every trial in random order."})
 
     def __post_init__(self) -> None:
         """Check the settings that transformers does not know.

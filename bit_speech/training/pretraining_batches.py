@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
@@ -51,10 +52,11 @@ class MaskedBatches(Dataset):
         corpus ([`~bit_speech.data.PretrainingCorpus`]): the trials.
         config ([`BITConfig`]): of the model: its participants, and what is hidden.
         seed (`int`): seed of the masks. A mask depends on it, on the epoch and on the trial alone.
+        shuffle_time (`bool`): put the bins of every trial in a random order, always the same one for a trial.
     """
 
-    def __init__(self, corpus: PretrainingCorpus, config: BITConfig, seed: int) -> None:
-        self.corpus, self.config, self.seed = corpus, config, seed
+    def __init__(self, corpus: PretrainingCorpus, config: BITConfig, seed: int, shuffle_time: bool = False) -> None:
+        self.corpus, self.config, self.seed, self.shuffle_time = corpus, config, seed, shuffle_time
         names = list(config.participants)
         self._positions = [names.index(name) for name in corpus.participants]
 
@@ -72,11 +74,16 @@ class MaskedBatches(Dataset):
 
         Returns:
             `dict[str, torch.Tensor]`: `input_features` (raw), `attention_mask`, `participant_index` of the model,
-                `trial_index`, and `time_mask` unless nothing is masked.
+                `trial_index`, `time_mask` unless nothing is masked, and `labels` when counts are predicted.
         """
         config = self.config
         positions = [position for _, position in keys]
-        batch: dict[str, Any] = self.corpus.batch(positions)
+        if config.pretraining_objective == "reconstruction":
+            batch: dict[str, Any] = self.corpus.batch(positions)
+        else:
+            batch = self.corpus.batch(positions, with_counts=True)
+        if self.shuffle_time:
+            self._shuffle(batch, positions)
         batch["participant_index"] = torch.tensor(self._positions)[batch["participant_index"]]
         batch["trial_index"] = torch.tensor(positions)
         if config.pretraining_objective != "autoregressive":
@@ -86,6 +93,12 @@ class MaskedBatches(Dataset):
                 lengths, int(lengths.max()), config.mask_ratio, config.mask_max_span, trial_seeds=seeds
             )
         return batch
+
+    def _shuffle(self, batch: dict[str, torch.Tensor], positions: Sequence[int]) -> None:
+        for row, (position, length) in enumerate(zip(positions, batch["attention_mask"].sum(dim=1).tolist())):
+            order = torch.from_numpy(np.random.default_rng((self.seed, position)).permutation(length))
+            for key in batch.keys() & {"input_features", "labels"}:
+                batch[key][row, :length] = batch[key][row, order]
 
 
 def _trial_seed(seed: int, epoch: int, position: int) -> int:

@@ -174,6 +174,17 @@ def test_a_batch_equals_its_items_padded_with_zeros(corpus):
     assert (batch["input_features"][1, 10:] == 0).all()
 
 
+def test_a_batch_gives_the_counts_behind_its_z_scores_when_asked(corpus):
+    batch = corpus.batch([0, 1], with_counts=True)
+    assert (batch["labels"] == batch["labels"].round()).all() and batch["labels"].min() == 0
+    assert not batch["labels"][~batch["attention_mask"]].any()
+    for values, counts, real in zip(batch["input_features"], batch["labels"], batch["attention_mask"]):
+        values, counts = values[real], counts[real]
+        for channel in range(values.shape[1]):  # a z-score is a line through the counts
+            if values[:, channel].std() > 0:
+                assert np.corrcoef(values[:, channel], counts[:, channel])[0, 1] == pytest.approx(1, abs=1e-5)
+
+
 def test_a_batch_of_two_participants_is_refused(corpus):
     with pytest.raises(ValueError, match="ann, mo"):
         corpus.batch([0, len(corpus) - 1])

@@ -111,6 +111,31 @@ def test_a_mask_is_a_function_of_seed_epoch_and_trial(tiny, tmp_path):
     assert first != masks(4, 1, 1) and first != masks(4, 0, 2)
 
 
+def test_shuffled_time_keeps_the_bins_of_a_trial_in_one_random_order(tiny, tmp_path):
+    plain, shuffled, again = (
+        next(iter(tiny.pretrainer(tmp_path, shuffle_time=shuffle).get_train_dataloader()))
+        for shuffle in (False, True, True)
+    )
+    assert torch.equal(shuffled["input_features"], again["input_features"])
+    for before, after, real in zip(plain["input_features"], shuffled["input_features"], plain["attention_mask"]):
+        assert not torch.equal(before, after) and torch.equal(before[~real], after[~real])
+        order = before[real][:, 0].argsort(), after[real][:, 0].argsort()
+        assert torch.equal(before[real][order[0]], after[real][order[1]])
+
+
+@pytest.mark.parametrize("objective", ["poisson", "autoregressive"])
+def test_objectives_on_counts_get_the_counts_of_the_corpus(tiny, tmp_path, objective):
+    corpus = tiny.MemoryCorpus(tiny.PARTICIPANTS, counts=True)
+    causal = objective == "autoregressive"
+    net = tiny.model(
+        tiny.PARTICIPANTS, pretraining_objective=objective, causal=causal, mask_ratio=0.0 if causal else 0.5
+    )
+    run = tiny.pretrainer(tmp_path, corpus, corpus, net=net, causal_smoothing=causal, max_steps=60, logging_steps=60)
+    before = run.evaluate()["eval_loss"]
+    run.train()
+    assert run.evaluate()["eval_loss"] < before - 0.02
+
+
 def test_half_of_the_corpus_is_hidden(tiny, tmp_path):
     run = tiny.pretrainer(tmp_path, train=tiny.MemoryCorpus(tiny.PARTICIPANTS, items_each=300))
     hidden = frames = 0

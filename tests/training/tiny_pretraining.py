@@ -19,7 +19,8 @@ from modeling_bit.modeling_bit_pretraining import BITForMaskedModeling
 class MemoryCorpus:
     """What the trainer needs of a `PretrainingCorpus`, in memory: slow waves that all channels share, and noise."""
 
-    def __init__(self, participants, items_each=12, seed=0, noise=0.3):
+    def __init__(self, participants, items_each=12, seed=0, noise=0.3, counts=False):
+        self.counts = counts
         self.participants = dict(sorted(participants.items()))
         self.weights = [1.0] * len(self.participants)
         rng = np.random.default_rng(seed)
@@ -29,7 +30,8 @@ class MemoryCorpus:
             for _ in range(items_each):
                 bins = int(rng.integers(20, 90))
                 wave = np.sin(np.arange(bins) / 6 + rng.uniform(0, 6))
-                self.items.append((wave[:, None] * weights + noise * rng.normal(size=(bins, channels))).astype("f4"))
+                values = wave[:, None] * weights + noise * rng.normal(size=(bins, channels))
+                self.items.append((rng.poisson(np.exp(values - 1)) if counts else values).astype("f4"))
                 index.append(number)
         self._set(self.items, index)
 
@@ -46,13 +48,14 @@ class MemoryCorpus:
         other._set([self.items[i] for i in indices], [self.dataset_index[i] for i in indices])
         return other
 
-    def batch(self, indices):
+    def batch(self, indices, with_counts=False):
         (dataset,) = {int(self.dataset_index[i]) for i in indices}
         lengths = torch.tensor([int(self.num_bins[i]) for i in indices])
         features = torch.zeros(len(indices), int(lengths.max()), list(self.participants.values())[dataset])
         for row, i in zip(features, indices):
             row[: self.num_bins[i]] = torch.from_numpy(self.items[i])
         return {
+            **({"labels": features.clone()} if with_counts else {}),
             "input_features": features,
             "attention_mask": torch.arange(features.shape[1]) < lengths[:, None],
             "participant_index": torch.full((len(indices),), dataset),
