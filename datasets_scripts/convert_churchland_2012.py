@@ -35,7 +35,7 @@ CORPUS = Corpus(
     access="dandi download DANDI:000070",
     files="**/*.nwb",
     species="macaque",
-    hours="about 37 h in 9 or 10 files of two monkeys, 192 channels (from a public count of bins)",
+    hours="at most 37 h in 9 or 10 files of two monkeys, 192 channels (from a public count of bins)",
     layout=(
         "Read: units (spike times, electrodes), the electrode table, and the trials table (start_time, stop_time). "
         "Trials that follow each other without a gap are joined. Trials that share their time with another one are "

@@ -24,7 +24,7 @@ CORPUS = Corpus(
     access="dandi download DANDI:000121/0.220124.2156",
     files="**/*.nwb",
     species="macaque",
-    hours="about 23 h in 12 to 15 files of two monkeys, 192 channels (from a public count of bins)",
+    hours="at most 23 h in 12 to 15 files of two monkeys, 192 channels (from a public count of bins)",
     layout=(
         "Read as Churchland 2012, which the same pipeline wrote: units with one electrode each, the electrode table, "
         "and the trials table. Spikes are known within trials only. Trials without a gap are joined."

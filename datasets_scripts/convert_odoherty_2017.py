@@ -2,7 +2,7 @@
 
     python -m datasets_scripts.convert_odoherty_2017 --input_dir raw/odoherty_2017 --output_dir trials/odoherty_2017
 
-Source: Makin, O'Doherty et al. 2018, doi:10.1088/1741-2552/aa9e95; data doi:10.5281/zenodo.3854034 (CC-BY-4.0).
+Source: doi:10.1088/1741-2552/aa9e95; data doi:10.5281/zenodo.3854034 (CC-BY-4.0).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CORPUS = Corpus(
     name="odoherty_2017",
     title="O'Doherty 2017, random-target reaching",
     citation=(
-        "O'Doherty et al. 2017, doi:10.5281/zenodo.3854034 (Makin et al. 2018, doi:10.1088/1741-2552/aa9e95): "
+        "O'Doherty et al. 2017, doi:10.5281/zenodo.3854034 (paper: doi:10.1088/1741-2552/aa9e95): "
         "macaques Indy and Loco reach to targets in a grid, arrays in M1, in some sessions also in S1."
     ),
     data="doi:10.5281/zenodo.3854034",

@@ -60,10 +60,12 @@ def open_session(path: Path) -> Iterator[Session]:
         `Session`: one stretch per sentence or character.
     """
     sentences = path.stem == "sentences"
-    names = ("goCueOnsetTimeBin", "sentenceEndTimeBin", "sentencePrompt", "excludedSentences")
-    if not sentences:
-        names = ("goPeriodOnsetTimeBin", "delayPeriodOnsetTimeBin", "characterCues")
-    values = read_matlab(path, ("neuralActivityTimeSeries", "blockNumsTimeSeries", *names))
+    names = ["neuralActivityTimeSeries", "blockNumsTimeSeries"]
+    if sentences:
+        names += ["goCueOnsetTimeBin", "sentenceEndTimeBin", "sentencePrompt", "excludedSentences"]
+    else:
+        names += ["goPeriodOnsetTimeBin", "delayPeriodOnsetTimeBin", "characterCues"]
+    values = read_matlab(path, names)
     activity, blocks = values["neuralActivityTimeSeries"], flat(values["blockNumsTimeSeries"]).astype(int)
     if len(activity) != len(blocks):
         raise ValueError(f"neuralActivityTimeSeries has {len(activity)} bins, blockNumsTimeSeries {len(blocks)}")
