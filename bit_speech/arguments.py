@@ -243,6 +243,26 @@ class ExperimentParser(HfArgumentParser):
         """
         return write_text(path, dump_config(self.resolved))
 
+    def save_beside(self, output_dir: str | os.PathLike[str], write: bool = True) -> None:
+        """Save the resolved settings as `config.yaml` of a run, and refuse to mix two runs in one folder.
+
+        Args:
+            output_dir (`str`): folder of the run.
+            write (`bool`): False only compares; for all processes but the first.
+
+        Raises:
+            ValueError: when the folder holds a run with other settings; the message names them.
+        """
+        saved = Path(output_dir) / "config.yaml"
+        if saved.is_file():
+            before = load_config(saved)
+            keys = before.keys() | self.resolved.keys()
+            changed = sorted(key for key in keys if before.get(key) != self.resolved.get(key))
+            if changed:
+                raise ValueError(f"{output_dir} holds a run with other {', '.join(changed)}; choose another output_dir")
+        elif write:
+            self.save(saved)
+
     def error(self, message: str) -> Any:
         """Turn argparse's exit into an exception that carries the reason.
 

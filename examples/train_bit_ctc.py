@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import set_seed
 from transformers.hf_argparser import HfArg
 
@@ -28,8 +29,9 @@ from bit_speech import (
     BITTrainer,
     BITTrainingArguments,
     PhonemeTokenizer,
+    load_pretrained_encoder,
 )
-from bit_speech.arguments import ExperimentParser, load_config
+from bit_speech.arguments import ExperimentParser
 from bit_speech.data import Augmentation, load_trials
 from bit_speech.training import COMMON_SETTINGS, newest_complete_checkpoint
 
@@ -46,6 +48,9 @@ class ExperimentArguments:
 
     model: str = HfArg(default="bit", help="bit (the paper's encoder) or gru (the benchmark's baseline).")
     model_config: dict[str, Any] | str | None = HfArg(default=None, help="Fields of the model's configuration (JSON).")
+    pretrained: str | None = HfArg(
+        default=None, help="Start from this encoder of pretrain_bit.py (folder or Hub name)."
+    )
     trials: str | None = HfArg(default=None, help="Folder of trials, from `bit-speech convert`.")
     simulate: str | None = HfArg(default=None, help="Simulate this preset instead: demo, t12-like, t15-like.")
     simulation_seed: int = HfArg(default=0, help="Another seed is another simulated participant.")
@@ -71,6 +76,8 @@ class ExperimentArguments:
         """Check what can be checked before any data is read."""
         if self.model not in MODELS:
             raise ValueError(f"--model {self.model!r} is unknown; choose one of {', '.join(MODELS)}")
+        if self.pretrained is not None and self.model != "bit":
+            raise ValueError(f"--pretrained is an encoder of --model bit, and cannot start --model {self.model}")
         if (self.trials is None) == (self.simulate is None):
             raise ValueError("give either --trials (a folder) or --simulate (a preset), and not both")
         if (self.lexicon is None) != (self.lm is None):
@@ -107,17 +114,25 @@ def build(arguments: ExperimentArguments, trials: Any) -> tuple[BITProcessor, An
         channel_areas=arguments.channel_areas,
     )
     first = {participant: i for i, participant in reversed(list(enumerate(column(trials, "participant_id"))))}
-    participants = {}
+    participants, crossings = {}, {}
     for participant, i in first.items():
-        row = trials[i]
-        participants[participant] = extractor.select(row["features"], row["feature_kinds"], row["channel_areas"]).shape[
-            1
-        ]
+        kinds, areas = trials[i]["feature_kinds"], trials[i]["channel_areas"]
+        chosen = extractor.select(np.arange(len(kinds))[None], kinds, areas)[0]
+        participants[participant] = len(chosen)
+        crossings[participant] = [n for n, c in enumerate(chosen) if kinds[c] == "threshold_crossings"]
     settings = dict(arguments.model_config or {})
     by_session = arguments.model == "gru" or settings.get("read_in") == "session"
     sessions = sorted(set(column(trials, "session_id"))) if by_session else []
     config_class, model_class = MODELS[arguments.model]
-    model = model_class(config_class(participants=participants, sessions=sessions, **settings))
+    if arguments.pretrained is None:
+        model = model_class(config_class(participants=participants, sessions=sessions, **settings))
+    else:
+        before = config_class.from_pretrained(arguments.pretrained)
+        # The sizes of the pretrained encoder; its masking ends here unless it is asked for again.
+        values = {**before.to_dict(), "mask_ratio": 0.0, "participants": participants, "sessions": sessions, **settings}
+        model = model_class(config_class.from_dict(values))
+        kept = {name: channels for name, channels in crossings.items() if name in before.participants}
+        print("read-in layers:", load_pretrained_encoder(model, arguments.pretrained, kept))
     extractor = BITFeatureExtractor(**{**extractor.to_dict(), "participants": participants, "sessions": sessions})
     return BITProcessor(extractor, PhonemeTokenizer()), model
 
@@ -149,16 +164,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         highlights=COMMON_SETTINGS,
     )
     arguments, training = parser.parse(argv)
-    saved = Path(training.output_dir) / "config.yaml"
-    if saved.is_file():
-        before = load_config(saved)
-        changed = sorted(
-            key for key in before.keys() | parser.resolved.keys() if before.get(key) != parser.resolved.get(key)
-        )
-        if changed:
-            raise ValueError(
-                f"{training.output_dir} holds a run with other {', '.join(changed)}; choose another output_dir"
-            )
+    parser.save_beside(training.output_dir, write=False)
     set_seed(training.seed)
     train_trials, eval_trials = read_trials(arguments)
     processor, model = build(arguments, train_trials)
@@ -166,8 +172,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     trainer = BITTrainer(
         model, training, train_trials, eval_trials, processing_class=processor, augmentation=augmentation
     )
-    if trainer.is_world_process_zero() and not saved.is_file():
-        parser.save(saved)
+    parser.save_beside(training.output_dir, write=trainer.is_world_process_zero())
     checkpoint = newest_complete_checkpoint(training.output_dir)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     scores = {"final_evaluation": trainer.evaluate()}

@@ -212,8 +212,8 @@ class PretrainingCorpus(Dataset):
             indices (`list[int]`): positions of the items to keep, in their new order.
 
         Returns:
-            `PretrainingCorpus`: with the same participants and datasets, but `num_segments`, `num_bins` and `hours` of
-                the manifest counted anew.
+            `PretrainingCorpus`: with the same datasets, but `num_segments` and `selected_hours` of the manifest counted
+                anew, and only the participants of whom something is kept.
 
         Raises:
             ValueError: when nothing is kept.
@@ -229,6 +229,8 @@ class PretrainingCorpus(Dataset):
             bins = other.num_bins[other.dataset_index == number]
             hours = int(bins.sum()) * entry["bin_size_ms"] / 3.6e6
             other.manifest.append({**entry, "num_segments": len(bins), "selected_hours": hours})
+        kept = {entry["participant"] for entry in other.manifest if entry["num_segments"]}
+        other.participants = {name: channels for name, channels in self.participants.items() if name in kept}
         return other
 
     @property

@@ -272,6 +272,13 @@ def test_a_selection_keeps_its_items_and_counts_its_hours(corpus):
     assert part.place(0) == corpus.place(len(corpus) - 1)
 
 
+def test_a_selection_knows_only_the_participants_of_whom_it_has_items(corpus):
+    last = list(corpus.participants)[-1]
+    only = corpus.select(np.flatnonzero([corpus[i]["participant_id"] == last for i in range(len(corpus))]))
+    assert list(only.participants) == [last]
+    assert only.batch([0])["participant_index"].tolist() == [0]
+
+
 def test_a_second_build_keeps_what_is_stored_and_repairs_what_is_damaged(person, monkey, tmp_path):
     sources = [CorpusSource(person[0]), CorpusSource(monkey[0])]
     store = build_corpus(sources, tmp_path / "corpus")

@@ -11,7 +11,7 @@ from bit_speech.arguments import ExperimentParser, load_config
 from bit_speech.training import BITTrainingArguments
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-CONFIGS = sorted((EXAMPLES / "configs").glob("*.yaml"))
+CONFIGS = sorted(path for path in (EXAMPLES / "configs").glob("*.yaml") if "train_bit_ctc.py" in path.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +100,7 @@ def test_every_configuration_is_read_and_says_its_command_and_its_result(script,
     [
         (["--model=lstm", "--trials=x"], "bit, gru"),
         (["--model=bit"], "either --trials"),
+        (["--model=gru", "--trials=x", "--pretrained=y"], "cannot start --model gru"),
         (["--trials=x", "--simulate=demo"], "not both"),
         (["--trials=x", "--lexicon=cmudict"], "both --lexicon and --lm"),
         (["--trials=no/such/folder"], "no/such/folder"),
@@ -108,6 +109,23 @@ def test_every_configuration_is_read_and_says_its_command_and_its_result(script,
 def test_a_command_that_cannot_work_is_refused_with_the_remedy(script, tmp_path, wrong, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         script.main([*wrong, f"--output_dir={tmp_path}", "--use_cpu"])
+
+
+@pytest.mark.parametrize("known", ["sim", "someone else"])
+def test_training_starts_from_a_pretrained_encoder(script, small_preset, tmp_path, capsys, known):
+    import torch
+
+    from bit_speech import BITConfig, BITForCTC, BITForMaskedModeling
+
+    encoder = BITForMaskedModeling(BITConfig(participants={known: 8}, mask_ratio=0.5, **SMALL["bit"]))
+    encoder.save_pretrained(tmp_path / "encoder")
+    settings = [*flags("bit", tmp_path / "run"), "--model_config={}", "--learning_rate=0"]
+    script.main([*settings, f"--pretrained={tmp_path / 'encoder'}"])
+    # Eight electrodes: threshold crossings as in pretraining, and spike-band power that is new.
+    assert f"{{'sim': '{'widened' if known == 'sim' else 'new'}'}}" in capsys.readouterr().out
+    model = BITForCTC.from_pretrained(tmp_path / "run" / "model")
+    assert model.config.participants == {"sim": 16} and model.config.mask_ratio == 0.0
+    assert torch.equal(model.encoder.layers[0].mlp.up_proj.weight, encoder.encoder.layers[0].mlp.up_proj.weight)
 
 
 def test_words_are_decoded_and_scored_when_a_lexicon_and_a_language_model_are_given(script, small_preset, tmp_path):
