@@ -35,8 +35,8 @@ def save_decoder(
     Args:
         decoder (`BeamSearchDecoder`): the decoder.
         folder (`str`): destination. A decoder that is there already is replaced; anything else is refused.
-        rescoring (`dict`, *optional*): what [`load_rescoring`] gives back: `model` (Hub id or folder of a causal language
-            model), `weights` (from [`RescoringWeights.to_dict`]) and settings of [`CausalLMRescorer`].
+        rescoring (`dict`, *optional*): what [`load_rescoring`] gives back: `model` (Hub id or folder of a causal
+            language model), `weights` (from [`RescoringWeights.to_dict`]) and settings of [`CausalLMRescorer`].
 
     Returns:
         `Path`: the folder.
@@ -48,7 +48,7 @@ def save_decoder(
     if rescoring is not None:
         _check_rescoring(rescoring, "rescoring")
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not _is_decoder(folder))):
-        raise ValueError(f"{folder} is there and is no decoder; give a folder of its own, such as {folder / 'decoder'}.")
+        raise ValueError(f"{folder} is there and is no decoder; give a folder of its own: {folder / 'decoder'}.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:

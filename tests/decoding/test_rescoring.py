@@ -1,8 +1,6 @@
 """Rescoring with a causal language model: what is scored, and what the scores become."""
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +9,7 @@ import torch
 from bit_speech.decoding import CausalLMRescorer, Hypothesis, RescoringWeights, rescore
 from bit_speech.decoding.rescoring import score_continuations
 
-sys.path.insert(0, str(Path(__file__).parent))
-from small_language_models import small_model, small_tokenizer
+from .small_language_models import small_model, small_tokenizer
 
 SENTENCES = ["the cat sat", "a rat", "the cat sat on the mat", "a rat", "i saw it"]
 
