@@ -60,7 +60,8 @@ def open_session(path: Path) -> Iterator[Session]:
         step = rate if rate <= 1 else 1 / rate
         if not abs(step - BIN_SIZE_S) < 1e-6:
             raise ValueError(f"OpenLoopKinematics has the rate {rate:g}; expected bins of 20 ms (0.02 or 50)")
-        trials = need(numbers, "data")[()].reshape(-1)
+        # A sample without a number is no trial of its own.
+        trials = np.nan_to_num(need(numbers, "data")[()].reshape(-1).astype(np.float64), nan=-1.0)
         if len(trials) != len(data):
             raise ValueError(f"TrialNum has {len(trials)} samples, OpenLoopKinematics {len(data)}")
         # The first sample is the end of the first bin.

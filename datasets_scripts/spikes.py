@@ -84,7 +84,8 @@ def merge_units(units: Iterable[tuple[int, np.ndarray]], num_channels: int) -> l
         if not np.all(np.isfinite(times)):
             raise ValueError(f"a unit of channel {channel} has a spike time that is no number")
         found[channel].append(times)
-    return [np.sort(np.concatenate(times)) if times else np.empty(0) for times in found]
+    # Sorted runs one after the other: the stable sort merges them.
+    return [np.sort(np.concatenate(times), kind="stable") if times else np.empty(0) for times in found]
 
 
 def whole_counts(values: np.ndarray, name: str) -> np.ndarray:
@@ -217,7 +218,7 @@ def active_stretches(channels: Sequence[np.ndarray], longest_pause_s: float = 1.
         >>> active_stretches([np.array([0.5, 1.0]), np.array([1.5, 9.0, 9.5])])
         [(0.5, 1.5), (9.0, 9.5)]
     """
-    times = np.sort(np.concatenate([np.empty(0), *channels]))
+    times = np.sort(np.concatenate([np.empty(0), *channels]), kind="stable")
     if not len(times):
         return []
     breaks = np.flatnonzero(np.diff(times) > longest_pause_s)

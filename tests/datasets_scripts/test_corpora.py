@@ -1,14 +1,24 @@
 """Whatever the corpus: files become datasets with one arrangement of channels, and nothing is lost without a word."""
 
+import importlib
 import json
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bit_speech.cli import CONVERTERS, main
 from bit_speech.data.conversion import MANIFEST_NAME
 from datasets_scripts.corpora import Corpus, Session, Stretch, convert_corpus, run_command
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = [
+    name
+    for path in sorted((ROOT / "datasets_scripts").glob("convert_*.py"))
+    if (name := path.stem.removeprefix("convert_")) not in ("brain_to_text_24", "brain_to_text_25", "participant")
+]
 
 CORPUS = Corpus(
     name="toy",
@@ -199,3 +209,28 @@ def test_the_command_teaches_reports_and_refuses(tmp_path, capsys):
     write(tmp_path / "in" / "a.json")
     assert run_command(CORPUS, open_session, arguments) == 0
     assert "0 of 1 sessions have dead channels" in capsys.readouterr().out
+
+
+def test_the_command_line_lists_every_converter(capsys):
+    assert sorted([*PUBLISHED, "brain_to_text_24", "brain_to_text_25", "participant"]) == sorted(CONVERTERS)
+    with pytest.raises(SystemExit):
+        main(["convert", "--help"])
+    shown = capsys.readouterr().out
+    assert all(f"{name} " in shown and reads in shown for name, reads in CONVERTERS.items())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_corpus_is_described_where_people_look(name, capsys):
+    module = importlib.import_module(f"datasets_scripts.convert_{name}")
+    corpus = module.CORPUS
+    assert corpus.name == name and corpus.licence in ("CC0-1.0", "CC-BY-4.0")
+    (row,) = [
+        line
+        for line in (ROOT / "docs" / "pretraining_corpora.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith(f"| `{name}` |") and corpus.licence in line
+    ]
+    assert corpus.species in row
+    with pytest.raises(SystemExit):
+        module.main(["--help"])
+    shown = capsys.readouterr().out
+    assert corpus.data in shown and corpus.access in shown and corpus.hours in shown and corpus.licence in shown

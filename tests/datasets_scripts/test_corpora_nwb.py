@@ -221,7 +221,7 @@ def write_h1(
 
 
 def test_reach_and_grasp_bins_end_at_their_samples(tmp_path, nwb_file, trials_in):
-    write_h1(nwb_file, tmp_path, [1, 1, 2, 2])
+    write_h1(nwb_file, tmp_path, [1.0, 1.0, np.nan, np.nan])
     write_h1(nwb_file, tmp_path, [1], name="sub-HumanPitt-held-in-minival_ses-19250101T111740")
     convert(convert_falcon_h1, tmp_path)
     rows = trials_in(tmp_path / "out" / "h1_motor_cortex-2")
