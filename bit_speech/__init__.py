@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from .training.pretrainer import BITPretrainer
     from .training.pretraining_arguments import BITPretrainingArguments
+    from .processor_with_decoder import BITProcessorWithDecoder
     from .training.trainer import BITTrainer
     from .training.training_arguments import BITTrainingArguments
 
@@ -42,6 +43,7 @@ _HOME = {
     "BITPretrainer": "bit_speech.training.pretrainer",
     "BITPretrainingArguments": "bit_speech.training.pretraining_arguments",
     "BITProcessor": "processing_bit.processing_bit",
+    "BITProcessorWithDecoder": "bit_speech.processor_with_decoder",
     "BITTrainer": "bit_speech.training.trainer",
     "BITTrainingArguments": "bit_speech.training.training_arguments",
     "CharacterTokenizer": "processing_bit.tokenization_character",
@@ -62,6 +64,7 @@ __all__ = [
     "BITPretrainer",
     "BITPretrainingArguments",
     "BITProcessor",
+    "BITProcessorWithDecoder",
     "BITTrainer",
     "BITTrainingArguments",
     "CharacterTokenizer",
