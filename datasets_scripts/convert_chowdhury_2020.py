@@ -1,6 +1,6 @@
 """Chowdhury et al. 2020: macaques reach and are pushed, area 2; MATLAB (trial_data) -> trials.
 
-    python -m datasets_scripts.convert_chowdhury_2020 --input_dir raw/chowdhury_2020 --output_dir trials/chowdhury_2020
+    python -m datasets_scripts.convert_chowdhury_2020 --input_dir raw/chowdhury_2020 --output_dir trials
 
 Source: doi:10.7554/eLife.48198; data doi:10.5061/dryad.nk98sf7q7 (CC0-1.0).
 """

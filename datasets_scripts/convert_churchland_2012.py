@@ -1,6 +1,6 @@
 """Churchland et al. 2012: two macaques reach through mazes; NWB -> trials.
 
-    python -m datasets_scripts.convert_churchland_2012 --input_dir raw/000070 --output_dir trials/churchland_2012
+    python -m datasets_scripts.convert_churchland_2012 --input_dir raw/000070 --output_dir trials
 
 Source: doi:10.1038/nature11129; data DANDI:000070 (CC-BY-4.0).
 """

@@ -1,6 +1,6 @@
 """Even-Chen et al. 2019: two macaques reach after a delay; NWB -> trials.
 
-    python -m datasets_scripts.convert_even_chen_2019 --input_dir raw/even_chen_2019 --output_dir trials/even_chen_2019
+    python -m datasets_scripts.convert_even_chen_2019 --input_dir raw/even_chen_2019 --output_dir trials
 
 Source: doi:10.1371/journal.pcbi.1006808; data DANDI:000121 (CC-BY-4.0).
 """

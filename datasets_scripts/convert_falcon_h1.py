@@ -1,6 +1,6 @@
 """FALCON H1: a person attempts to reach and grasp; NWB -> trials.
 
-    python -m datasets_scripts.convert_falcon_h1 --input_dir raw/falcon_h1 --output_dir trials/falcon_h1
+    python -m datasets_scripts.convert_falcon_h1 --input_dir raw/falcon_h1 --output_dir trials
 
 Source: Karpowicz et al. 2024, FALCON benchmark; data DANDI:000954 (CC-BY-4.0).
 """

@@ -1,6 +1,6 @@
 """FALCON H2: participant T5 attempts to write by hand; NWB -> trials.
 
-    python -m datasets_scripts.convert_falcon_h2 --input_dir raw/falcon_h2 --output_dir trials/falcon_h2
+    python -m datasets_scripts.convert_falcon_h2 --input_dir raw/falcon_h2 --output_dir trials
 
 Source: Karpowicz et al. 2024, FALCON benchmark; data DANDI:000950 (CC-BY-4.0).
 """

@@ -1,6 +1,6 @@
 """Fan et al. 2023 (CORP): participant T5 attempts to write by hand, over a year; MATLAB -> trials.
 
-    python -m datasets_scripts.convert_fan_2023 --input_dir raw/fan_2023 --output_dir trials/fan_2023
+    python -m datasets_scripts.convert_fan_2023 --input_dir raw/fan_2023 --output_dir trials
 
 Source: NeurIPS 2023, openreview.net/forum?id=STqaMqhtDi; data doi:10.5061/dryad.hqbzkh1p6 (CC0-1.0).
 """

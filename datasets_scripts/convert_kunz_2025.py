@@ -1,6 +1,6 @@
 """Kunz et al. 2025: four participants attempt, mouth, imagine, hear and read words; MATLAB -> trials.
 
-    python -m datasets_scripts.convert_kunz_2025 --input_dir raw/kunz_2025 --output_dir trials/kunz_2025
+    python -m datasets_scripts.convert_kunz_2025 --input_dir raw/kunz_2025 --output_dir trials
 
 Source: doi:10.1016/j.cell.2025.06.015; data doi:10.5061/dryad.gf1vhhn1j (CC0-1.0).
 """

@@ -1,6 +1,6 @@
 """Ma et al. 2023: six macaques, wrist force, grasping and reaching; MATLAB (xds) -> trials.
 
-    python -m datasets_scripts.convert_ma_2023 --input_dir raw/ma_2023 --output_dir trials/ma_2023
+    python -m datasets_scripts.convert_ma_2023 --input_dir raw/ma_2023 --output_dir trials
 
 Source: doi:10.7554/eLife.84296; data doi:10.5061/dryad.cvdncjt7n (CC0-1.0).
 """

@@ -1,6 +1,6 @@
 """Neural Latents Benchmark, MC_Maze and MC_RTT: macaques reach; NWB -> trials.
 
-    python -m datasets_scripts.convert_nlb_2021 --input_dir raw/nlb_2021 --output_dir trials/nlb_2021
+    python -m datasets_scripts.convert_nlb_2021 --input_dir raw/nlb_2021 --output_dir trials
 
 Source: Pei et al. 2021, arXiv 2109.04463; data DANDI:000128 and DANDI:000129 (CC-BY-4.0).
 """

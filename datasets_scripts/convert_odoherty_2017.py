@@ -1,6 +1,6 @@
 """O'Doherty et al. 2017: two macaques reach to random targets; MATLAB v7.3 -> trials.
 
-    python -m datasets_scripts.convert_odoherty_2017 --input_dir raw/odoherty_2017 --output_dir trials/odoherty_2017
+    python -m datasets_scripts.convert_odoherty_2017 --input_dir raw/odoherty_2017 --output_dir trials
 
 Source: doi:10.1088/1741-2552/aa9e95; data doi:10.5281/zenodo.3854034 (CC-BY-4.0).
 """

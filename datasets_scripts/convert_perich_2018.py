@@ -1,6 +1,6 @@
 """Perich et al. 2018: four macaques reach, for up to three years; NWB -> trials.
 
-    python -m datasets_scripts.convert_perich_2018 --input_dir raw/perich_2018 --output_dir trials/perich_2018
+    python -m datasets_scripts.convert_perich_2018 --input_dir raw/perich_2018 --output_dir trials
 
 Source: doi:10.1016/j.neuron.2018.09.030; data DANDI:000688 (CC-BY-4.0).
 """

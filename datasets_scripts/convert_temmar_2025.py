@@ -1,6 +1,6 @@
 """LINK (Temmar et al. 2025): a macaque moves two finger groups, over three and a half years; NWB -> trials.
 
-    python -m datasets_scripts.convert_temmar_2025 --input_dir raw/temmar_2025 --output_dir trials/temmar_2025
+    python -m datasets_scripts.convert_temmar_2025 --input_dir raw/temmar_2025 --output_dir trials
 
 Source: Temmar et al. 2025; data DANDI:001201 (CC-BY-4.0).
 """

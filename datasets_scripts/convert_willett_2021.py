@@ -1,6 +1,6 @@
 """Willett et al. 2021: participant T5 attempts to write by hand; MATLAB -> trials.
 
-    python -m datasets_scripts.convert_willett_2021 --input_dir raw/willett_2021 --output_dir trials/willett_2021
+    python -m datasets_scripts.convert_willett_2021 --input_dir raw/willett_2021 --output_dir trials
 
 Source: doi:10.1038/s41586-021-03506-2; data doi:10.5061/dryad.wh70rxwmv (CC0-1.0).
 """

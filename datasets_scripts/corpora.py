@@ -235,7 +235,7 @@ def convert_corpus(
     ]
     if not paths:
         raise FileNotFoundError(f"{str(folder)!r} holds no {corpus.files}: get the files first ({corpus.access})")
-    datasets, numbers, problems = _plan(folder, paths, open_session, segment_s)
+    datasets, numbers, problems = _plan(corpus, folder, paths, open_session, segment_s)
     if problems and not allow_partial:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ValueError(
@@ -271,7 +271,7 @@ def convert_corpus(
 
 
 def _plan(
-    folder: Path, paths: Sequence[Path], open_session: Opener, segment_s: float
+    corpus: Corpus, folder: Path, paths: Sequence[Path], open_session: Opener, segment_s: float
 ) -> tuple[dict[str, _Dataset], dict[str, int], list[Problem]]:
     """Datasets by name, the number of the first trial of every file, and what cannot be converted."""
     datasets: dict[str, _Dataset] = {}
@@ -284,7 +284,7 @@ def _plan(
             with open_session(path) as session:
                 pieces = _pieces(session, segment_s)
                 problems += [Problem(name, "", reason) for reason in session.problems]
-                dataset = _dataset_of(session, datasets)
+                dataset = _dataset_of(corpus, session, datasets)
         except (OSError, ValueError) as error:
             problems.append(Problem(name, "", str(error)))
             continue
@@ -311,24 +311,24 @@ def _pieces(session: Session, segment_s: float) -> list[Stretch]:
     return pieces
 
 
-def _dataset_of(session: Session, datasets: dict[str, _Dataset]) -> _Dataset:
+def _dataset_of(corpus: Corpus, session: Session, datasets: dict[str, _Dataset]) -> _Dataset:
     """The dataset that a session belongs to, made when it is the first."""
     kinds, areas = tuple(session.feature_kinds), tuple(session.channel_areas)
-    name = _dataset_name(session.participant_id, kinds, areas)
+    plain = name = _dataset_name(f"{corpus.name}_{session.participant_id}", kinds, areas)
     number = 1
     # Two arrangements of the same areas.
     while name in datasets and (datasets[name].kinds, datasets[name].areas) != (kinds, areas):
         number += 1
-        name = f"{_dataset_name(session.participant_id, kinds, areas)}_{number}"
+        name = f"{plain}_{number}"
     return datasets.setdefault(name, _Dataset(kinds, areas))
 
 
-def _dataset_name(participant: str, kinds: Sequence[str], areas: Sequence[str]) -> str:
+def _dataset_name(whose: str, kinds: Sequence[str], areas: Sequence[str]) -> str:
     counts: dict[str, int] = {}
     for kind, area in zip(kinds, areas, strict=True):
         counts[area] = counts.get(area, 0) + (kind != SPIKE_BAND_POWER)
     power = ["power"] if SPIKE_BAND_POWER in kinds else []
-    words = [participant, *(f"{area}-{count}" for area, count in counts.items()), *power]
+    words = [whose, *(f"{area}-{count}" for area, count in counts.items()), *power]
     return re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(words))
 
 
@@ -405,12 +405,12 @@ files:    <input_dir>/{corpus.files}
 
 {textwrap.fill(corpus.layout, 110)}
 
-what is written: <output_dir>/<participant>_<areas>/, one dataset of trials for every participant and arrangement of
-                 channels, each with {DEAD_CHANNELS_NAME}.
+what is written: <output_dir>/{corpus.name}_<participant>_<areas>/, one dataset of trials for every participant and
+                 arrangement of channels, each with {DEAD_CHANNELS_NAME}.
 A run that was stopped goes on where it stopped: give the same command again.
 
 example:
-  bit-speech convert {corpus.name} --input_dir raw/{corpus.name} --output_dir trials/{corpus.name}
+  bit-speech convert {corpus.name} --input_dir raw/{corpus.name} --output_dir trials
 """
     parser = converter_parser(
         corpus.name, f"{corpus.title} -> trials in Parquet.", epilog, input_help="folder of the files, as downloaded"

@@ -72,7 +72,7 @@ convert = partial(convert_corpus, CORPUS, open_session, progress=False)
 def test_a_long_recording_becomes_segments_and_keeps_every_bin(tmp_path, trials_in):
     write(tmp_path / "in" / "a.json", [{"start": 0.0, "stop": 45.0}])
     report = convert(tmp_path / "in", tmp_path / "out")
-    rows = trials_in(tmp_path / "out" / "rex_M1-2_PMd-1")
+    rows = trials_in(tmp_path / "out" / "toy_rex_M1-2_PMd-1")
     assert [len(row["features"]) for row in rows] == [1000, 1000, 250]
     np.testing.assert_array_equal(np.concatenate([row["features"] for row in rows])[:, 0], np.arange(2250))
     assert [row["trial_index"] for row in rows] == [0, 1, 2] and "0.01 h" in str(report)
@@ -81,14 +81,14 @@ def test_a_long_recording_becomes_segments_and_keeps_every_bin(tmp_path, trials_
 def test_a_stretch_with_text_is_never_cut(tmp_path, trials_in):
     write(tmp_path / "in" / "a.json", [{"start": 0.0, "stop": 45.0, "text": "a long sentence"}])
     convert(tmp_path / "in", tmp_path / "out")
-    (row,) = trials_in(tmp_path / "out" / "rex_M1-2_PMd-1")
+    (row,) = trials_in(tmp_path / "out" / "toy_rex_M1-2_PMd-1")
     assert len(row["features"]) == 2250 and row["text"] == "a long sentence"
 
 
 def test_the_length_of_segments_can_be_chosen(tmp_path, trials_in):
     write(tmp_path / "in" / "a.json", [{"start": 0.0, "stop": 9.0}])
     convert(tmp_path / "in", tmp_path / "out", segment_s=4)
-    assert [len(row["features"]) for row in trials_in(tmp_path / "out" / "rex_M1-2_PMd-1")] == [200, 200, 50]
+    assert [len(row["features"]) for row in trials_in(tmp_path / "out" / "toy_rex_M1-2_PMd-1")] == [200, 200, 50]
     with pytest.raises(ValueError, match="at least 1 second"):
         convert(tmp_path / "in", tmp_path / "other", segment_s=0)
 
@@ -99,7 +99,7 @@ def test_every_arrangement_of_channels_is_its_own_dataset(tmp_path):
     write(tmp_path / "in" / "c.json", when="day3", areas=("M1", "PMd", "M1"))
     write(tmp_path / "in" / "d.json", who="ada", when="day1")
     report = convert(tmp_path / "in", tmp_path / "out")
-    names = ["rex_M1-2_PMd-1", "rex_M1-2", "rex_M1-2_PMd-1_2", "ada_M1-2_PMd-1"]
+    names = ["toy_rex_M1-2_PMd-1", "toy_rex_M1-2", "toy_rex_M1-2_PMd-1_2", "toy_ada_M1-2_PMd-1"]
     assert list(report.datasets) == names
     assert all((tmp_path / "out" / name / "README.md").is_file() for name in names)
 
@@ -109,7 +109,7 @@ def test_trials_of_a_session_are_numbered_over_its_files_and_splits(tmp_path, tr
     write(tmp_path / "in" / "a.json", two)
     write(tmp_path / "in" / "b.json", two)
     convert(tmp_path / "in", tmp_path / "out")
-    rows = trials_in(tmp_path / "out" / "rex_M1-2_PMd-1")
+    rows = trials_in(tmp_path / "out" / "toy_rex_M1-2_PMd-1")
     found = {(row["split"], row["trial_index"], row["source"]) for row in rows}
     assert found == {
         ("train", 0, "doi:10.0/toy a.json"),
@@ -122,7 +122,7 @@ def test_trials_of_a_session_are_numbered_over_its_files_and_splits(tmp_path, tr
 def test_a_trial_says_where_it_comes_from_and_what_was_done(tmp_path, trials_in):
     write(tmp_path / "in" / "a.json", [{"start": 0.0, "stop": 1.0, "block_index": 4, "task": "rest"}])
     convert(tmp_path / "in", tmp_path / "out")
-    (row,) = trials_in(tmp_path / "out" / "rex_M1-2_PMd-1")
+    (row,) = trials_in(tmp_path / "out" / "toy_rex_M1-2_PMd-1")
     kept = {key: row[key] for key in ("species", "task", "block_index", "licence", "bin_size_ms", "text", "phonemes")}
     assert kept == {
         "species": "macaque",
@@ -138,7 +138,7 @@ def test_a_trial_says_where_it_comes_from_and_what_was_done(tmp_path, trials_in)
 def test_files_that_repeat_others_are_left_out(tmp_path):
     write(tmp_path / "in" / "a.json")
     write(tmp_path / "in" / "a_copy.json", broken="it was read")
-    assert convert(tmp_path / "in", tmp_path / "out").datasets["rex_M1-2_PMd-1"].splits["train"]["num_trials"] == 1
+    assert convert(tmp_path / "in", tmp_path / "out").datasets["toy_rex_M1-2_PMd-1"].splits["train"]["num_trials"] == 1
 
 
 def test_a_layout_that_nobody_thought_of_is_named_with_its_file(tmp_path):
@@ -154,9 +154,9 @@ def test_what_cannot_be_read_is_named_and_can_be_left_out(tmp_path, more):
     write(tmp_path / "in" / "b.json", when="day2", **more)
     with pytest.raises(ValueError, match=r"b.json: no spikes in it.*--allow_partial"):
         convert(tmp_path / "in", tmp_path / "out")
-    report = convert(tmp_path / "in", tmp_path / "out", allow_partial=True).datasets["rex_M1-2_PMd-1"]
+    report = convert(tmp_path / "in", tmp_path / "out", allow_partial=True).datasets["toy_rex_M1-2_PMd-1"]
     assert [str(problem) for problem in report.left_out] == ["b.json: no spikes in it"]
-    assert "b.json: no spikes in it" in (tmp_path / "out" / "rex_M1-2_PMd-1" / "README.md").read_text()
+    assert "b.json: no spikes in it" in (tmp_path / "out" / "toy_rex_M1-2_PMd-1" / "README.md").read_text()
 
 
 def test_a_stretch_that_cannot_be_read_is_named_by_its_time(tmp_path):
@@ -181,11 +181,11 @@ def test_a_conversion_goes_on_where_it_was(tmp_path):
     write(tmp_path / "in" / "a.json")
     write(tmp_path / "in" / "b.json", when="day2")
     convert(tmp_path / "in", tmp_path / "out")
-    folder = tmp_path / "out" / "rex_M1-2_PMd-1"
+    folder = tmp_path / "out" / "toy_rex_M1-2_PMd-1"
     first = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     (folder / "data" / "train-day2.parquet").unlink()
     (folder / "dead_channels.json").unlink()
-    report = convert(tmp_path / "in", tmp_path / "out").datasets["rex_M1-2_PMd-1"]
+    report = convert(tmp_path / "in", tmp_path / "out").datasets["toy_rex_M1-2_PMd-1"]
     assert report.kept == ("data/train-day1.parquet",) and report.written == ("data/train-day2.parquet",)
     assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == first
 
@@ -193,7 +193,9 @@ def test_a_conversion_goes_on_where_it_was(tmp_path):
 def test_another_length_of_segments_is_another_dataset(tmp_path):
     write(tmp_path / "in" / "a.json")
     convert(tmp_path / "in", tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "rex_M1-2_PMd-1" / MANIFEST_NAME).read_text())["options"]["segment_s"] == 20
+    assert (
+        json.loads((tmp_path / "out" / "toy_rex_M1-2_PMd-1" / MANIFEST_NAME).read_text())["options"]["segment_s"] == 20
+    )
     with pytest.raises(ValueError, match="choose another output folder"):
         convert(tmp_path / "in", tmp_path / "out", segment_s=10)
 

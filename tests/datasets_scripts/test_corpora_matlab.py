@@ -41,7 +41,7 @@ def test_random_target_reaching_adds_sorted_and_unsorted_units_of_a_channel(
     }
     matlab_file(tmp_path / "in" / "indy_20160407_02.mat", variables, version)
     convert(convert_odoherty_2017, tmp_path)
-    (row,) = trials_in(tmp_path / "out" / "indy_M1-1_S1-1")
+    (row,) = trials_in(tmp_path / "out" / "odoherty_2017_indy_M1-1_S1-1")
     assert row["features"].tolist() == [[2, 0], [1, 0], [0, 1]]
     assert (row["participant_id"], row["session_id"]) == ("indy", "indy_20160407_02")
 
@@ -73,7 +73,7 @@ def test_wrist_force_has_a_channel_for_every_electrode_of_the_array(
 ):
     matlab_file(tmp_path / "in" / "Jango_20150730_001.mat", xds(matlab_cell), version)
     convert(convert_ma_2023, tmp_path)
-    (row,) = trials_in(tmp_path / "out" / "jango_M1-96")
+    (row,) = trials_in(tmp_path / "out" / "ma_2023_jango_M1-96")
     assert row["features"][:, [0, 1, 2]].tolist() == [[1, 0, 0], [1, 0, 2]] and row["features"].sum() == 4
     assert (row["task"], row["session_id"]) == ("isometric_wrist", "Jango_20150730_001")
 
@@ -82,7 +82,7 @@ def test_an_unknown_task_is_written_as_the_laboratory_calls_it(tmp_path, matlab_
     meta = {"monkey": "Jango", "task": "XY", "array": "M1"}
     matlab_file(tmp_path / "in" / "a.mat", xds(matlab_cell, meta=meta), "v5")
     convert(convert_ma_2023, tmp_path)
-    assert trials_in(tmp_path / "out" / "jango_M1-96")[0]["task"] == "xy"
+    assert trials_in(tmp_path / "out" / "ma_2023_jango_M1-96")[0]["task"] == "xy"
 
 
 def test_wrist_force_of_another_layout_is_refused(tmp_path, matlab_file, matlab_cell):
@@ -110,7 +110,7 @@ def trial_data(**changes):
 def test_area_2_adds_the_units_of_an_electrode_and_pairs_of_bins(tmp_path, matlab_file, trials_in, version):
     matlab_file(tmp_path / "in" / "Han_20171101_COactpas_TD.mat", {"trial_data": trial_data()}, version)
     convert(convert_chowdhury_2020, tmp_path)
-    (row,) = trials_in(tmp_path / "out" / "han_area2-96")
+    (row,) = trials_in(tmp_path / "out" / "chowdhury_2020_han_area2-96")
     assert row["features"][:, [1, 95]].tolist() == [[2, 1], [1, 2]] and row["features"].sum() == 6
     assert (row["participant_id"], row["task"]) == ("han", "reaching")
 
@@ -125,7 +125,7 @@ def test_area_2_in_several_structs_is_several_stretches(tmp_path, matlab_file, t
         parts = array
     matlab_file(tmp_path / "in" / "Han_20171101_TRT_TD.mat", {"trial_data": parts}, version)
     convert(convert_chowdhury_2020, tmp_path)
-    rows = trials_in(tmp_path / "out" / "han_area2-96")
+    rows = trials_in(tmp_path / "out" / "chowdhury_2020_han_area2-96")
     assert [row["features"][:, 95].tolist() for row in rows] == [[1, 2], [7]]
 
 
@@ -163,7 +163,7 @@ def test_handwritten_sentences_are_cut_from_the_go_cue_to_their_end(
     }
     matlab_file(tmp_path / "in" / "Datasets" / "t5.2019.05.08" / "sentences.mat", sentences, version)
     convert(convert_willett_2021, tmp_path)
-    rows = trials_in(tmp_path / "out" / "t5_hand_knob-2")
+    rows = trials_in(tmp_path / "out" / "willett_2021_t5_hand_knob-2")
     # Bins 3 to 6, counted from 1, hold 2, 3, 4, 5.
     assert [row["features"].tolist() for row in rows] == [[[5, 205], [9, 209]], [[29, 229], [33, 233]]]
     assert [(row["text"], row["block_index"]) for row in rows] == [("hi>you~", 3), ("bye", 4)]
@@ -183,7 +183,7 @@ def test_handwritten_characters_end_at_the_next_delay_or_the_end_of_the_block(
     matlab_file(tmp_path / "in" / "t5.2019.05.08" / "singleLetters.mat", letters, "v5")
     matlab_file(tmp_path / "in" / "t5.2019.05.08" / "straightLines.mat", {"x": column(1)}, "v5")
     convert(convert_willett_2021, tmp_path)
-    rows = trials_in(tmp_path / "out" / "t5_hand_knob-2")
+    rows = trials_in(tmp_path / "out" / "willett_2021_t5_hand_knob-2")
     assert [(row["text"], len(row["features"])) for row in rows] == [("a", 2), (">", 2), (None, 3)]
     assert rows[1]["features"][0, 0] == 8 + 9
 
@@ -212,7 +212,7 @@ def test_a_year_of_handwriting_has_one_stretch_per_sentence(tmp_path, matlab_fil
     matlab_file(tmp_path / "in" / "t5.2022.09.29_n.mat", day, version)
     matlab_file(tmp_path / "in" / "t5.2022.09.29_r.mat", day, version)
     convert(convert_fan_2023, tmp_path)
-    rows = trials_in(tmp_path / "out" / "t5_hand_knob-2")
+    rows = trials_in(tmp_path / "out" / "fan_2023_t5_hand_knob-2")
     assert [row["features"].tolist() for row in rows[:2]] == [[[0, 100], [1, 101], [2, 102]], [[50, 150], [51, 151]]]
     assert [(row["trial_index"], row["block_index"]) for row in rows] == [(0, 5), (1, 6), (2, 5), (3, 6)]
     assert {row["session_id"] for row in rows} == {"t5.2022.09.29"} and rows[0]["text"] == "hi>you~"
@@ -252,7 +252,7 @@ def test_inner_speech_epochs_count_from_one_and_include_their_last_bin(
     path = tmp_path / "in" / "t15.2024.04.07_imagined1stMotor_raw.mat"
     matlab_file(path, inner_speech(matlab_cell, bin_size=20), version)
     convert(convert_kunz_2025, tmp_path)
-    rows = trials_in(tmp_path / "out" / "t15_ventral6v-1_55b-1_power")
+    rows = trials_in(tmp_path / "out" / "kunz_2025_t15_ventral6v-1_55b-1_power")
     # Bins 5 to 9, counted from 1.
     assert rows[0]["features"][:, 0].tolist() == [4, 5, 6, 7, 8]
     assert rows[0]["features"][0].tolist() == [4, 104, 8, 9]
@@ -267,7 +267,7 @@ def test_inner_speech_epochs_count_from_one_and_include_their_last_bin(
 def test_inner_speech_in_short_bins_adds_counts_and_averages_power(tmp_path, matlab_file, matlab_cell, trials_in):
     matlab_file(tmp_path / "in" / "t16.2024.03.04_mouthed_raw.mat", inner_speech(matlab_cell), "v5")
     convert(convert_kunz_2025, tmp_path)
-    rows = trials_in(tmp_path / "out" / "t16_ventral6v-1_55b-1_power")
+    rows = trials_in(tmp_path / "out" / "kunz_2025_t16_ventral6v-1_55b-1_power")
     # Five bins of 10 ms: two pairs, and one that is dropped.
     assert rows[0]["features"].tolist() == [[4 + 5, 104 + 105, 9, 10], [6 + 7, 106 + 107, 13, 14]]
 
@@ -290,7 +290,7 @@ def test_each_behaviour_has_its_task_and_the_epoch_in_which_it_happens(
     matlab_file(path, inner_speech(matlab_cell, bin_size=20), "v5")
     matlab_file(path.with_name("t12.2023.08.15_allBehaviors_raw.mat"), {"x": column(1)}, "v5")
     convert(convert_kunz_2025, tmp_path)
-    row = trials_in(tmp_path / "out" / "t12_ventral6v-1_55b-1_power")[0]
+    row = trials_in(tmp_path / "out" / "kunz_2025_t12_ventral6v-1_55b-1_power")[0]
     assert row["task"] == task and row["features"][0, 0] == first
 
 
@@ -305,7 +305,7 @@ def test_interleaved_behaviours_are_told_by_their_cues(tmp_path, matlab_file, ma
     path = tmp_path / "in" / "t12.2024.04.11_interleavedVerbalBehaviors_raw.mat"
     matlab_file(path, inner_speech(matlab_cell, bin_size=20, **changes), "v5")
     convert(convert_kunz_2025, tmp_path)
-    rows = trials_in(tmp_path / "out" / "t12_ventral6v-1_55b-1_power")
+    rows = trials_in(tmp_path / "out" / "kunz_2025_t12_ventral6v-1_55b-1_power")
     assert [(row["text"], row["task"], row["features"][0, 0]) for row in rows] == [
         ("ban", "imagined_listening", 2),
         ("ban", "attempted_speech", 6),

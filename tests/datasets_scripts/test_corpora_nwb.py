@@ -21,8 +21,8 @@ GROUPS = {
 ELECTRODES = [("unknown", "2"), ("unknown", "1"), ("unknown", "1")]
 
 
-def convert(module, folder, **options):
-    return module.convert(folder / "in", folder / "out", progress=False, **options)
+def convert(module, folder, source=None, **options):
+    return module.convert(source or folder / "in", folder / "out", progress=False, **options)
 
 
 def write_reaching(nwb_file, folder, name="sub-Jenkins_ses-20090912_behavior+ecephys.nwb", **more):
@@ -39,7 +39,7 @@ def write_reaching(nwb_file, folder, name="sub-Jenkins_ses-20090912_behavior+ece
 def test_reaching_trials_have_the_counts_of_every_electrode(tmp_path, nwb_file, trials_in, module):
     write_reaching(nwb_file, tmp_path)
     convert(module, tmp_path)
-    rows = trials_in(tmp_path / "out" / "jenkins_PMd-1_M1-2")
+    rows = trials_in(tmp_path / "out" / f"{module.CORPUS.name}_jenkins_PMd-1_M1-2")
     assert [row["features"].tolist() for row in rows] == [
         [[2.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 2.0]],
         [[0.0, 0.0, 0.0]] * 3,
@@ -53,14 +53,14 @@ def test_reaching_trials_have_the_counts_of_every_electrode(tmp_path, nwb_file, 
 def test_the_dead_electrode_of_a_session_is_reported(tmp_path, nwb_file):
     write_reaching(nwb_file, tmp_path)
     report = convert(convert_churchland_2012, tmp_path)
-    assert report.dead_channels == {"jenkins_PMd-1_M1-2": {"Jenkins_20090912": [1]}}
+    assert report.dead_channels == {"churchland_2012_jenkins_PMd-1_M1-2": {"Jenkins_20090912": [1]}}
     assert "1 of 1 sessions have dead channels" in str(report)
 
 
 def test_trials_without_a_gap_are_joined(tmp_path, nwb_file, trials_in):
     write_reaching(nwb_file, tmp_path, trials={"start_time": [1.0, 1.06, 1.2], "stop_time": [1.06, 1.1, 1.3]})
     convert(convert_even_chen_2019, tmp_path)
-    assert [len(row["features"]) for row in trials_in(tmp_path / "out" / "jenkins_PMd-1_M1-2")] == [5, 5]
+    assert [len(row["features"]) for row in trials_in(tmp_path / "out" / "even_chen_2019_jenkins_PMd-1_M1-2")] == [5, 5]
 
 
 def test_trials_after_the_clock_started_again_are_refused_and_can_be_left_out(tmp_path, nwb_file, trials_in):
@@ -69,8 +69,8 @@ def test_trials_after_the_clock_started_again_are_refused_and_can_be_left_out(tm
     with pytest.raises(ValueError, match=r"trial 1 \(2 s to 2.06 s\) shares its time .* started again"):
         convert(convert_churchland_2012, tmp_path)
     report = convert(convert_churchland_2012, tmp_path, allow_partial=True)
-    assert len(trials_in(tmp_path / "out" / "jenkins_PMd-1_M1-2")) == 2
-    assert len(report.datasets["jenkins_PMd-1_M1-2"].left_out) == 2
+    assert len(trials_in(tmp_path / "out" / "churchland_2012_jenkins_PMd-1_M1-2")) == 2
+    assert len(report.datasets["churchland_2012_jenkins_PMd-1_M1-2"].left_out) == 2
 
 
 def test_a_trial_without_times_is_named(tmp_path, nwb_file):
@@ -88,7 +88,7 @@ def test_benchmark_trials_keep_their_split_and_the_test_file_is_left_out(tmp_pat
     write_reaching(nwb_file, tmp_path, "sub-Indy_desc-train_behavior+ecephys.nwb", trials=trials, subject="Indy")
     write_reaching(nwb_file, tmp_path, "sub-Indy_desc-test_ecephys.nwb", trials=trials, subject="Indy")
     convert(convert_nlb_2021, tmp_path)
-    rows = trials_in(tmp_path / "out" / "indy_PMd-1_M1-2")
+    rows = trials_in(tmp_path / "out" / "nlb_2021_indy_PMd-1_M1-2")
     assert sorted((row["trial_index"], row["split"], len(row["features"])) for row in rows) == [
         (0, "train", 60),
         (1, "validation", 30),
@@ -109,13 +109,34 @@ def test_a_continuous_recording_ends_at_a_pause(tmp_path, nwb_file, trials_in):
     name = "sub-C_ses-CO-20131003_behavior+ecephys.nwb"
     write_reaching(nwb_file, tmp_path, name, subject="C", units=units, electrodes=[("M1", "1")] * 2)
     convert(convert_perich_2018, tmp_path)
-    rows = trials_in(tmp_path / "out" / "chewie_M1-2")
+    rows = trials_in(tmp_path / "out" / "perich_2018_chewie_M1-2")
     assert [len(row["features"]) for row in rows] == [125, 1000, 1000, 500]
     # 10.0 s and 10.5 s are in bins 0 and 25; the second unit of the electrode is 10 ms later.
     first = rows[0]["features"]
     assert np.flatnonzero(first[:, 0]).tolist() == [0, 25, 50, 75, 100] and first[25, 0] == 2 and first[0, 0] == 1
     assert rows[1]["features"][:, 1].sum() == 80
     assert (rows[0]["participant_id"], rows[0]["session_id"]) == ("chewie", "C_CO-20131003")
+
+
+def test_a_converted_corpus_goes_into_the_pretraining_store_count_by_count(tmp_path, nwb_file, trials_in):
+    from bit_speech.data.corpus_building import CorpusSource, build_corpus
+    from bit_speech.data.pretraining_corpus import PretrainingCorpus
+
+    rng = np.random.default_rng(0)
+    write_reaching(nwb_file, tmp_path, units=[(i % 3, np.sort(rng.uniform(0, 25, 900))) for i in range(5)])
+    write_link(nwb_file, tmp_path, counts=rng.poisson(2.0, size=(200, 2)).astype(float), bins=200)
+    reaching = convert(convert_perich_2018, tmp_path / "reaching", source=tmp_path / "in" / "sub-Jenkins")
+    fingers = convert(convert_temmar_2025, tmp_path / "fingers", source=tmp_path / "in" / "sub-Monkey-N")
+    folders = [report.datasets[name].output_dir for report in (reaching, fingers) for name in report.datasets]
+    build_corpus([CorpusSource(folder) for folder in folders], tmp_path / "store")
+    corpus = PretrainingCorpus(tmp_path / "store")
+    assert corpus.participants == {"jenkins": 3, "monkey_n": 2}
+    assert [entry["dtype"] for entry in corpus.manifest] == ["uint8", "uint8"]
+    for number, folder in enumerate(folders):
+        items = np.flatnonzero(corpus.dataset_index == number)
+        stored = [corpus.batch([item], with_counts=True)["labels"][0].numpy() for item in items]
+        converted = [row["features"][:, : corpus.manifest[number]["num_channels"]] for row in trials_in(folder)]
+        np.testing.assert_array_equal(np.concatenate(stored), np.concatenate(converted))
 
 
 def test_a_unit_of_several_electrodes_is_refused(tmp_path, nwb_file):
@@ -174,7 +195,7 @@ def test_finger_movements_have_crossings_then_power_and_end_at_gaps(tmp_path, nw
     times = np.array([0.0, 0.02, 0.04, 1.0, 1.02, 1.04])
     write_link(nwb_file, tmp_path, place, times=times)
     convert(convert_temmar_2025, tmp_path)
-    rows = trials_in(tmp_path / "out" / "monkey_n_M1-1_S1-1_power")
+    rows = trials_in(tmp_path / "out" / "temmar_2025_monkey_n_M1-1_S1-1_power")
     assert rows[1]["features"].tolist() == [[6, 7, 1.5, 1.75], [8, 9, 2.0, 2.25], [10, 11, 2.5, 2.75]]
     assert len(rows) == 2 and rows[0]["channel_areas"] == ["M1", "S1"] * 2
     assert rows[0]["feature_kinds"] == ["threshold_crossings"] * 2 + ["spike_band_power"] * 2
@@ -224,7 +245,7 @@ def test_reach_and_grasp_bins_end_at_their_samples(tmp_path, nwb_file, trials_in
     write_h1(nwb_file, tmp_path, [1.0, 1.0, np.nan, np.nan])
     write_h1(nwb_file, tmp_path, [1], name="sub-HumanPitt-held-in-minival_ses-19250101T111740")
     convert(convert_falcon_h1, tmp_path)
-    rows = trials_in(tmp_path / "out" / "h1_motor_cortex-2")
+    rows = trials_in(tmp_path / "out" / "falcon_h1_h1_motor_cortex-2")
     # The first sample, at 5.0 s, ends the bin from 4.98 s on.
     assert [row["features"].tolist() for row in rows] == [[[2, 0], [1, 0]], [[0, 1], [0, 1]]]
     assert (rows[0]["species"], rows[0]["task"]) == ("human", "reach_and_grasp")
@@ -257,7 +278,7 @@ def test_handwritten_sentences_are_parted_by_gaps(tmp_path, nwb_file, trials_in)
     write_h2(nwb_file, tmp_path, cues=2)
     write_h2(nwb_file, tmp_path, cues=2, name="sub-T5-held-in-minival_ses-20220518")
     convert(convert_falcon_h2, tmp_path)
-    rows = trials_in(tmp_path / "out" / "t5_hand_knob-2")
+    rows = trials_in(tmp_path / "out" / "falcon_h2_t5_hand_knob-2")
     assert [row["features"].tolist() for row in rows] == [[[0, 1], [2, 3], [4, 5]], [[6, 7], [8, 9]]]
     assert [(row["text"], row["block_index"]) for row in rows] == [("hi>you~", 3), ("bye", 4)]
     assert {row["session_id"] for row in rows} == {"t5.2022.05.18"}

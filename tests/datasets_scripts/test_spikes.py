@@ -117,7 +117,7 @@ def test_a_real_reach_of_a_macaque_has_the_counts_of_its_milliseconds(tmp_path, 
         trials={"start_time": [2282.6], "stop_time": [2285.836], "split": ["val"]},
     )
     convert(tmp_path / "in", tmp_path / "out", progress=False)
-    (row,) = trials_in(tmp_path / "out" / "jenkins_PMd-96_M1-96")
+    (row,) = trials_in(tmp_path / "out" / "nlb_2021_jenkins_PMd-96_M1-96")
     assert len(units) == 152 and row["features"].shape == (161, 192) and row["features"].sum() == 1645
     np.testing.assert_array_equal(row["features"], counts_by_the_millisecond(events, 2282.6, 161))
     assert row["split"] == "validation" and row["session_id"] == "Jenkins_full_train"
