@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from processing_bit.tokenization_character import CharacterTokenizer
     from processing_bit.tokenization_phoneme import PhonemeTokenizer
 
+    from .processor_with_decoder import BITProcessorWithDecoder
     from .training.pretrainer import BITPretrainer
     from .training.pretraining_arguments import BITPretrainingArguments
-    from .processor_with_decoder import BITProcessorWithDecoder
     from .training.trainer import BITTrainer
     from .training.training_arguments import BITTrainingArguments
 
