@@ -82,7 +82,8 @@ def trials_of(participant: Any, split: str) -> list[dict[str, Any]]:
 
 def build(name: str, participants: dict[str, int], sessions: list[str], tokenizer: Any) -> Any:
     """The model of a cell, with one class for each character."""
-    from bit_speech import BITConfig, BITForCTC, BITGRUConfig, BITGRUForCTC, Wav2Vec2BrainConfig, Wav2Vec2BrainForCTC
+    from bit_speech import BITConfig, BITForCTC, BITGRUConfig, BITGRUForCTC
+    from bit_speech.training.speech_body import build_speech_model
 
     classes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.blank_token_id}
     if name == "bit":
@@ -91,11 +92,7 @@ def build(name: str, participants: dict[str, int], sessions: list[str], tokenize
         config = BITGRUConfig(participants=participants, sessions=sessions, **RECIPES["gru"].config, **classes)
         return BITGRUForCTC(config)
     settings = {"participants": participants, "sessions": sessions, **FRONT_END}
-    pretrained = Wav2Vec2BrainForCTC.from_speech_checkpoint(BODY, freeze_body=name == "frozen", **settings)
-    if name != "scratch":
-        return pretrained
-    body = pretrained.config.body_config
-    return Wav2Vec2BrainForCTC(Wav2Vec2BrainConfig(body_config=body, **settings, **classes))
+    return build_speech_model(BODY, name, **settings)
 
 
 def optimizers(name: str, model: Any, steps: int) -> tuple[Any, Any]:
@@ -117,7 +114,6 @@ def run_cell(name: str, seed: int) -> dict[str, Any]:
     from bit_speech.data import Augmentation
     from bit_speech.evaluation import character_error_rate, word_error_rate
     from bit_speech.simulation import SimulatedParticipant
-    from bit_speech.training.speech_body import add_low_rank_adapters
 
     torch.set_num_threads(1)
     participant = SimulatedParticipant(PRESET, seed=seed)
@@ -132,8 +128,6 @@ def run_cell(name: str, seed: int) -> dict[str, Any]:
     steps = EPOCHS * -(-len(train) // BATCH_SIZE)
     peers = {"learning_rate": 1e-3 if name == "bit" else 3e-3, "weight_decay": 1e-5 if name == "bit" else 1e-3}
     own, noise = {}, BIT_NOISE
-    if name == "lora":
-        model = add_low_rank_adapters(model, rank=8, alpha=16.0)
     if name in REGIMES:
         own["optimizers"] = optimizers(name, model, steps)
     if name == "gru":
@@ -163,11 +157,9 @@ def run_cell(name: str, seed: int) -> dict[str, Any]:
         **own,
     )
     trainer.train()
+    trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     if name == "lora":
-        trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         trainer.model = trainer.model.merge_and_unload()
-    else:
-        trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     trainer.save_model(str(WORK / f"{name}-{seed}" / "model"))
     scores = {"validation": trainer.predict_log_probs(validation), "test": trainer.predict_log_probs(test)}
     for split, values in scores.items():

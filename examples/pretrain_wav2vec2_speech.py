@@ -16,6 +16,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,10 @@ class SpeechArguments:
 def choose_sentences(number: int, max_words: int) -> list[str]:
     """Short sentences that no participant is ever asked to say, in an order that is random but always the same."""
     prompts = {normalize_sentence(text) for source in ("t12", "t15") for text in load_sentences(source)}
-    found = {normalize_sentence(text) for text in load_sentences("tatoeba") if pronounce(text)} - prompts
+    found = {normalize_sentence(text) for text in load_sentences("tatoeba")} - prompts
     fitting = [text for text in found if 2 <= len(text.split()) <= max_words]
-    chosen = sorted(fitting, key=lambda text: hashlib.sha256(text.encode()).digest())[:number]
+    shuffled = sorted(fitting, key=lambda text: hashlib.sha256(text.encode()).digest())
+    chosen = list(islice((text for text in shuffled if pronounce(text)), number))
     if len(chosen) < number:
         raise ValueError(f"There are only {len(chosen)} sentences of 2 to {max_words} words, {number} were asked for.")
     return chosen
@@ -145,19 +147,15 @@ def spell(model: Any, collate: SpeechCollator, rows: list[dict[str, Any]], token
     for row in rows:
         with torch.no_grad():
             logits = model(**{key: value for key, value in collate([row]).items() if key != "labels"}).logits
-        heard.append(tokenizer.decode_ctc(greedy_path(logits[0])))
+        heard.append(tokenizer.decode_ctc(logits[0].argmax(dim=-1)))
     return heard
-
-
-def greedy_path(logits: torch.Tensor) -> list[int]:
-    """Best class of every frame."""
-    return logits.argmax(dim=-1).tolist()
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Speak, train, score and save."""
     parser = ExperimentParser([SpeechArguments, TrainingArguments], description=(__doc__ or "").split("\n\n")[0])
     arguments, training = parser.parse(argv)
+    training.label_names = ["labels" if arguments.objective == "ctc" else "mask_time_indices"]
     set_seed(training.seed)
     tokenizer = CharacterTokenizer()
     extractor = Wav2Vec2FeatureExtractor(return_attention_mask=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,45 @@ if TYPE_CHECKING:
 
     from modeling_bit.modeling_wav2vec2_brain import Wav2Vec2BrainForCTC
 
+REGIMES = ("full", "frozen", "scratch", "lora")
 _SPEECH = re.compile(r"(^|\.)(body|head)\.")
 # WavLM's attention reads the weights of its projections directly, past any adapter.
 _ADAPTED = {"wavlm": "intermediate_dense|output_dense"}
+
+
+def build_speech_model(
+    checkpoint: str | os.PathLike, regime: str, new_head: bool = False, lora_rank: int = 8, **config_values: Any
+) -> Any:
+    """Build a speech model with a front end for recordings, ready to train in one of four regimes.
+
+    Args:
+        checkpoint (`str` or `os.PathLike`): folder or Hub name of a speech model.
+        regime (`str`): `"full"` (everything learns), `"frozen"` (the front end alone), `"scratch"` (the same
+            architecture with random weights) or `"lora"` (front end and head, and low-rank updates of the body).
+        new_head (`bool`): see [`~Wav2Vec2BrainForCTC.from_speech_checkpoint`].
+        lora_rank (`int`): rank of the updates; they are scaled by 2.
+        **config_values: fields of [`Wav2Vec2BrainConfig`]; `vocab_size` and `pad_token_id` are needed with a new head.
+
+    Returns:
+        [`Wav2Vec2BrainForCTC`], or `peft.PeftModel` around one.
+
+    Raises:
+        ValueError: if the regime is unknown, or the checkpoint does not fit.
+        ImportError: when peft is not installed and the regime is `"lora"`.
+    """
+    from transformers import AutoConfig
+
+    from modeling_bit.modeling_wav2vec2_brain import Wav2Vec2BrainConfig, Wav2Vec2BrainForCTC
+
+    if regime not in REGIMES:
+        raise ValueError(f"regime is {regime!r}; choose one of {', '.join(REGIMES)}")
+    if regime == "scratch":
+        body = AutoConfig.from_pretrained(checkpoint)
+        classes = {"vocab_size": body.vocab_size, "pad_token_id": body.pad_token_id}
+        return Wav2Vec2BrainForCTC(Wav2Vec2BrainConfig(body_config=body, **{**classes, **config_values}))
+    config_values = {"freeze_body": regime == "frozen", **config_values}
+    model = Wav2Vec2BrainForCTC.from_speech_checkpoint(checkpoint, new_head=new_head, **config_values)
+    return add_low_rank_adapters(model, lora_rank, 2.0 * lora_rank) if regime == "lora" else model
 
 
 def body_factor(step: int, total: int, warmup: int = 0, hold: int = 0, ramp: int = 0, decay: str = "cosine") -> float:
