@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,18 @@ from benchmarks.common import save_result
 from bit_speech.decoding import (
     BeamSearchDecoder,
     CausalLMRescorer,
+    ConfusionNetwork,
     Hypothesis,
     Lexicon,
     LLMMerger,
-    RescoringWeights,
     build_ngram_lm,
     candidates_from_nbest,
     confusion_network,
     greedy_decode,
     tune_decoder,
+    tune_rescoring,
 )
-from bit_speech.decoding.rescoring import score_features
+from bit_speech.decoding.tuning import count_word_errors
 from bit_speech.evaluation import paired_bootstrap, phoneme_error_rate, word_error_rate
 from bit_speech.files import write_json
 from bit_speech.simulation import load_sentences
@@ -179,3 +181,171 @@ def as_hypotheses(lists: list[list[list[Any]]]) -> list[list[Hypothesis]]:
 def _number(value: Any) -> Any:
     return value if isinstance(value, str) else float(value)
 
+
+def rescore_all(
+    options: argparse.Namespace, nbest: dict[str, Any], texts: dict[str, list[str]], lm_weight: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """N-best lists after the causal language model, its weights tuned on the first model's tuning lists."""
+    saved = options.work_dir / "causal_scores.json"
+    scores: dict[str, list[list[list[float]]]] = json.loads(saved.read_text()) if saved.is_file() else {}
+    rescorer = CausalLMRescorer.from_pretrained(options.causal_lm, dtype="float32")
+    for part in ("tuning", "test"):
+        if part not in scores:
+            scores[part] = []
+            for lists in nbest[part]:
+                sentences = list(dict.fromkeys(entry[0] for one in lists for entry in one))
+                found = dict(zip(sentences, rescorer.score(sentences).tolist(), strict=True))
+                scores[part].append([[found[entry[0]] for entry in one] for one in lists])
+            write_json(saved, scores)
+    first = [as_hypotheses(lists)[0] for lists in nbest["tuning"]]
+    weights = tune_rescoring(
+        first, [np.array(one[0]) for one in scores["tuning"]], texts["tuning"], lm_weight=lm_weight
+    )
+    result = {}
+    for part in ("tuning", "test"):
+        result[part] = []
+        for lists, found in zip(nbest[part], scores[part], strict=True):
+            rescored = []
+            for hypotheses, one in zip(as_hypotheses(lists), found, strict=True):
+                totals = weights.combine(hypotheses, np.array(one))
+                order = np.argsort(-totals, kind="stable")
+                rescored.append([replace(hypotheses[i], score=float(totals[i])) for i in order])
+            result[part].append(rescored)
+    return result, {"rescoring": weights.to_dict()}
+
+
+def tune_votes(lists: list[list[list[Hypothesis]]], texts: list[str]) -> float:
+    """Scale of the scores that makes n-best voting best on the tuning sentences; the smallest of equals."""
+    rates = {}
+    for scale in (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0):
+        voted = [confusion_network(candidates_from_nbest(one, score_scale=scale)).best() for one in lists]
+        rates[scale] = word_error_rate(texts, voted, num_bootstrap=0).rate
+    return min(rates, key=lambda scale: (rates[scale], scale))
+
+
+def train_merger(
+    options: argparse.Namespace, stage: str, merger: LLMMerger, candidates: list[list[str]], texts: list[str]
+) -> LLMMerger:
+    """One stage of training, from the working folder where it was done before."""
+    folder = options.work_dir / f"merger_{stage}"
+    if not (folder / "merger_config.json").is_file():
+        settings = {
+            "sft": {"learning_rate": 1e-3, "num_train_epochs": options.sft_epochs},
+            "dpo": {"learning_rate": 1e-5, "num_train_epochs": 1, "beta": 0.1},
+        }[stage]
+        trainer = merger_trainer(
+            stage, merger, candidates, texts, output_dir=str(options.work_dir / f"{stage}_run"), seed=0,
+            per_device_train_batch_size=16, lr_scheduler_type="cosine", warmup_steps=0.05, logging_steps=20,
+            save_strategy="no", report_to="none", use_cpu=not options.gpu, bf16=options.bf16,
+            gradient_checkpointing=False, **settings,
+        )  # fmt: skip
+        trainer.train()
+        merger.model = trainer.model
+        merger.save_pretrained(folder)
+    return LLMMerger.from_pretrained(str(folder), dtype="float32", device="cuda" if options.gpu else "cpu")
+
+
+def tune_choice(
+    merger: LLMMerger, candidates: list[list[str]], networks: list[ConfusionNetwork], texts: list[str]
+) -> None:
+    """Set the merger's weight of the votes to the best on the tuning sentences; the smallest of equals."""
+    weighed = merger.weigh_up(candidates, networks)
+    rates = {}
+    for weight in (0.0, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0):
+        chosen = [options[int(np.argmax(scores + weight * votes))] for options, scores, votes in weighed]
+        rates[weight] = word_error_rate(texts, chosen, num_bootstrap=0).rate
+    merger.vote_weight = min(rates, key=lambda weight: (rates[weight], weight))
+
+
+def closest(sentences: list[str], text: str) -> str:
+    """The sentence with fewest word errors, the first of equals."""
+    return min(sentences, key=lambda sentence: count_word_errors(text.split(), sentence.split()))
+
+
+def run_systems(
+    options: argparse.Namespace, nbest: dict[str, Any], texts: dict[str, list[str]], lm_weight: float
+) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    """Sentences of every system for the test part; everything that is tuned is tuned on the tuning part."""
+    facts: dict[str, Any] = {}
+    lists = {part: [as_hypotheses(one) for one in nbest[part]] for part in ("tuning", "test")}
+    firsts = {part: [[one[0][0] for one in lists] for lists in nbest[part]] for part in ("tuning", "test", "training")}
+    on_tuning = [
+        word_error_rate(texts["tuning"], [row[m] for row in firsts["tuning"]], num_bootstrap=0).rate
+        for m in range(NUM_MODELS)
+    ]
+    best = int(np.argmin(on_tuning))
+    found: dict[str, list[str]] = {f"model {m}": [row[m] for row in firsts["test"]] for m in range(NUM_MODELS)}
+    found["best single model"] = found[f"model {best}"]
+    found["vote"] = [confusion_network(row).best() for row in firsts["test"]]
+    scale = tune_votes(lists["tuning"], texts["tuning"])
+    networks = {
+        part: [confusion_network(candidates_from_nbest(one, score_scale=scale)) for one in lists[part]]
+        for part in ("tuning", "test")
+    }
+    found["vote on n-best lists"] = [network.best() for network in networks["test"]]
+    rescored, more = rescore_all(options, nbest, texts, lm_weight)
+    facts |= {"n_best_score_scale": scale, **more}
+    found["best single model, rescored"] = [one[best][0].text for one in rescored["test"]]
+    found["vote after rescoring"] = [confusion_network([x[0].text for x in one]).best() for one in rescored["test"]]
+    merger = LLMMerger.from_pretrained(options.causal_lm, instruction="", dtype="float32")
+    for stage in ("sft", "dpo"):
+        start = time.process_time()
+        merger = train_merger(options, stage, merger, firsts["training"], texts["training"])
+        name = {"sft": "merger (SFT)", "dpo": "merger (SFT, DPO)"}[stage]
+        found[f"{name}, free"] = merger.merge(firsts["test"])
+        tune_choice(merger, firsts["tuning"], networks["tuning"], texts["tuning"])
+        found[f"{name}, among the network's sentences"] = merger.choose(firsts["test"], networks["test"])
+        facts[name] = {"vote_weight": merger.vote_weight, "cpu_s": time.process_time() - start}
+        print(name, facts[name], flush=True)
+    found["mean of the log-probabilities before decoding"] = nbest["averaged"]
+    found["oracle: best of the ten"] = [closest(row, text) for row, text in zip(firsts["test"], texts["test"])]
+    found["oracle: best of all n-best lists"] = [
+        closest([hypothesis.text for nbest in one for hypothesis in nbest], text)
+        for one, text in zip(lists["test"], texts["test"])
+    ]
+    return found, facts
+
+
+def main() -> None:
+    """Make the data, train the merger, score everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--causal_lm", required=True, help="folder of a model of examples/train_causal_lm.py")
+    parser.add_argument("--text", nargs="*", default=[], help="further text for the n-gram model, a sentence per line")
+    parser.add_argument("--work_dir", type=Path, default=Path("runs/fusion_benchmark"))
+    parser.add_argument("--num_tuning", type=int, default=200)
+    parser.add_argument("--num_test", type=int, default=400)
+    parser.add_argument("--num_training", type=int, default=6000)
+    parser.add_argument("--sft_epochs", type=float, default=4)
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16; faster where the processor knows it")
+    parser.add_argument("--gpu", action="store_true", help="train and run the merger on CUDA")
+    options = parser.parse_args()
+    options.work_dir.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    texts = choose_sentences(options)
+    nbest, facts = decode_all(options, texts)
+    found, more = run_systems(options, nbest, texts, facts["decoder"]["lm_weight"])
+    references = texts["test"]
+    rows = []
+    for name, sentences in found.items():
+        rate = word_error_rate(references, sentences)
+        difference = paired_bootstrap(references, sentences, found["vote"])
+        rows.append({"system": name, "wer": rate.to_dict(), "minus_vote": difference.to_dict()})
+        print(f"{name:55s} WER {rate}   minus vote {100 * difference.difference:+.2f} points "
+              f"[{100 * difference.difference_low:+.2f}, {100 * difference.difference_high:+.2f}]", flush=True)  # fmt: skip
+    best = paired_bootstrap(references, found["vote"], found["best single model"])
+    result = {
+        "command": "python -m benchmarks.fusion --causal_lm FOLDER",
+        "what": (
+            f"{NUM_MODELS} simulated models on the same {len(references)} held-out sentences (articulatory confusions, "
+            f"{SHARED_VARIANCE:.0%} of the noise variance shared), one decoder; merger trained on "
+            f"{len(texts['training'])} other sentences"
+        ),
+        "rows": rows,
+        "vote_minus_best_single": best.to_dict(),
+        "facts": {**facts, **more, "seconds": time.perf_counter() - start},
+    }
+    print(f"written to {save_result('fusion', result)}")
+
+
+if __name__ == "__main__":
+    main()

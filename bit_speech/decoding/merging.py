@@ -18,8 +18,8 @@ from .rescoring import score_continuations
 INSTRUCTION = (
     "Several decoders have read the same sentence from recordings of brain activity, each with errors of its own. "
     "Below are their transcripts, how many decoders agree on each (when more than one), and the result of a vote on "
-    "every word. Write the sentence that was most likely meant: lower case, no punctuation but apostrophes, and nothing "
-    "else."
+    "every word. Write the sentence that was most likely meant: lower case, no punctuation but apostrophes, and "
+    "nothing else."
 )
 CONFIG_NAME = "merger_config.json"
 _FORMAT = "bit-speech merger"
@@ -184,12 +184,12 @@ class LLMMerger:
             for row, index in enumerate(batch):
                 ids[row, longest - len(prefixes[index]) :] = torch.tensor(prefixes[index])
                 mask[row, longest - len(prefixes[index]) :] = 1
-            room = max(len(self._tokens(text)) for index in batch for text in candidate_lists[index])
+            rooms = [2 * max(len(self._tokens(text)) for text in candidate_lists[index]) + 8 for index in batch]
             with torch.inference_mode():
                 written = self.model.generate(
                     input_ids=ids.to(self.model.device),
                     attention_mask=mask.to(self.model.device),
-                    max_new_tokens=2 * room + 8,
+                    max_new_tokens=max(rooms),
                     do_sample=False,
                     num_beams=1,
                     pad_token_id=pad,
@@ -199,8 +199,9 @@ class LLMMerger:
                     top_k=None,
                 )[:, longest:]
             ends = self._ends()
-            for index, row in zip(batch, written.tolist(), strict=True):
-                if ends & set(row):
+            for index, row, room in zip(batch, written.tolist(), rooms, strict=True):
+                # Its own room, so that an answer does not depend on its neighbours.
+                if ends & set(row[:room]):
                     text = self.tokenizer.decode(row, skip_special_tokens=True).strip()
                     answers[index] = " ".join(text.split("\n")[0].split())
         self.model.train(was_training)
