@@ -36,10 +36,11 @@ CORPUS = Corpus(
     hours="15.4 h in the publication of BIT; 192 channels, about 26 days",
     layout=(
         "Read: tx_feats (a cell with bins x channels per trial, threshold crossings in bins of 20 ms), sentences (a "
-        "cell) and blocks (a cell of numbers, or numbers). Known from two public programs that read these files, not "
-        "from the data's own description; a file with anything else is refused. The text is the cue as it is: > for a "
-        "blank, ~ for a full stop. Files of one day, such as t5.2022.09.29_n.mat and _r.mat, make one session. The "
-        "recordings of FALCON H2 (converter falcon_h2) are part of these: take one of the two."
+        "cell) and blocks (a cell of numbers, or numbers). Known from public programs that read these files (the "
+        "authors' figures, FALCON's conversion), not from the data's own description; a file with anything else is "
+        "refused. The text is the cue as it is: > for a blank, ~ for a full stop. Files of one day (with and without "
+        "recalibration) make one session; the TFRecords of the seed model are not read. The recordings of FALCON H2 "
+        "(converter falcon_h2) are part of these: take one of the two."
     ),
 )
 

@@ -36,6 +36,11 @@ def test_an_incomplete_last_bin_is_dropped():
     assert spikes.count_spikes([np.array([0.05])], 0.0, 0.01).shape == (0, 1)
 
 
+def test_a_stretch_of_whole_bins_keeps_its_last_one_however_its_times_are_rounded():
+    for start in (0.1, 12.34, 3600.003):
+        assert [spikes.whole_bins(start, round(start + i / 50, 3)) for i in range(500)] == list(range(500))
+
+
 def test_all_units_of_an_electrode_are_added_up():
     channels = spikes.merge_units([(2, [0.3, 0.1]), (0, [0.5]), (2, [0.2])], 3)
     assert [times.tolist() for times in channels] == [[0.5], [], [0.1, 0.2, 0.3]]
