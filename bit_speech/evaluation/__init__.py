@@ -32,7 +32,13 @@ from bit_speech.evaluation.representations import (
     task_separability,
     word_vectors,
 )
-from bit_speech.evaluation.submissions import submission_order, write_submission_24, write_submission_25
+from bit_speech.evaluation.submissions import (
+    read_submission_24,
+    read_submission_25,
+    submission_order,
+    write_submission_24,
+    write_submission_25,
+)
 
 __all__ = [
     "AlignedLabel",

@@ -50,6 +50,52 @@ def write_submission_25(path: str | os.PathLike[str], sentences: Sequence[str]) 
     return write_text(path, "id,text\n" + "".join(f"{index},{line}\n" for index, line in enumerate(lines)))
 
 
+def read_submission_24(path: str | os.PathLike[str]) -> list[str]:
+    """Read a Brain-to-Text '24 submission and refuse one that EvalAI would refuse or score wrongly.
+
+    Args:
+        path (`str`): a file such as [`write_submission_24`] writes.
+
+    Returns:
+        `list[str]`: its 1,200 sentences.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the line, if the file has another form.
+    """
+    path = Path(path)
+    lines = _read_lines(path)
+    _check_lines(path, lines, NUM_SENTENCES_24, first_line=1)
+    return lines
+
+
+def read_submission_25(path: str | os.PathLike[str]) -> list[str]:
+    """Read a Brain-to-Text '25 submission and refuse one that Kaggle would refuse or score wrongly.
+
+    Args:
+        path (`str`): a file such as [`write_submission_25`] writes.
+
+    Returns:
+        `list[str]`: its 1,450 sentences in the order of their ids.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the line, if the file has another form.
+    """
+    path = Path(path)
+    header, *rows = _read_lines(path) or [""]
+    if header != "id,text":
+        raise ValueError(f"line 1 of {path} is {header!r}; expected the header 'id,text'")
+    sentences = []
+    for number, row in enumerate(rows):
+        index, comma, sentence = row.partition(",")
+        if index != str(number) or not comma:
+            raise ValueError(f"line {number + 2} of {path} is {row[:60]!r}; expected it to begin with '{number},'")
+        sentences.append(sentence)
+    _check_lines(path, sentences, NUM_SENTENCES_25, first_line=2)
+    return sentences
+
+
 def submission_order(
     session_ids: Sequence[str], block_indices: Sequence[int], trial_indices: Sequence[int]
 ) -> list[int]:
@@ -114,3 +160,26 @@ def _checked(sentences: Sequence[str], expected: int, benchmark: str) -> list[st
             )
         lines.append(line)
     return lines
+
+
+def _read_lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no submission {path}")
+    content = path.read_bytes()
+    if not content.isascii():
+        raise ValueError(f"{path} holds characters outside a-z, apostrophe, hyphen and space; write it with bit-speech")
+    text = content.decode("ascii")
+    if "\r" in text:
+        raise ValueError(f"{path} has Windows line ends; write it with Unix ones")
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def _check_lines(path: Path, lines: list[str], expected: int, first_line: int) -> None:
+    for number, line in enumerate(lines, start=first_line):
+        if not re.search("[a-z]", line) or line != normalize_brain_to_text_25(line):
+            raise ValueError(
+                f"line {number} of {path} is {line[:60]!r}; expected lower-case words of a-z, apostrophe and hyphen with "
+                "single spaces"
+            )
+    if len(lines) != expected:
+        raise ValueError(f"{path} has {len(lines)} sentences; expected exactly {expected}")
