@@ -63,6 +63,8 @@ __all__ = [
     "paired_bootstrap",
     "phoneme_error_rate",
     "principal_plane",
+    "read_submission_24",
+    "read_submission_25",
     "representational_similarity",
     "sentence_vectors",
     "shared_words",

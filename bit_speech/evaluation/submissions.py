@@ -178,8 +178,8 @@ def _check_lines(path: Path, lines: list[str], expected: int, first_line: int) -
     for number, line in enumerate(lines, start=first_line):
         if not re.search("[a-z]", line) or line != normalize_brain_to_text_25(line):
             raise ValueError(
-                f"line {number} of {path} is {line[:60]!r}; expected lower-case words of a-z, apostrophe and hyphen with "
-                "single spaces"
+                f"line {number} of {path} is {line[:60]!r}; expected lower-case words of a-z, apostrophe and hyphen "
+                "with single spaces"
             )
     if len(lines) != expected:
         raise ValueError(f"{path} has {len(lines)} sentences; expected exactly {expected}")

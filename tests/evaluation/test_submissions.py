@@ -5,7 +5,13 @@ import re
 
 import pytest
 
-from bit_speech.evaluation import submission_order, write_submission_24, write_submission_25
+from bit_speech.evaluation import (
+    read_submission_24,
+    read_submission_25,
+    submission_order,
+    write_submission_24,
+    write_submission_25,
+)
 
 
 def test_a_24_submission_is_1200_lower_case_lines(tmp_path):
@@ -57,3 +63,43 @@ def test_an_ambiguous_order_is_refused():
         submission_order(["monday"], [1], [0])
     with pytest.raises(ValueError, match="2 sessions, 1 blocks"):
         submission_order(["t15.2023.12.29"] * 2, [1], [0, 1])
+
+
+def test_what_was_written_is_read_back(tmp_path):
+    sentences = [f"it's {'so ' * (i % 4)}well-known" for i in range(1450)]
+    assert read_submission_25(write_submission_25(tmp_path / "a.csv", sentences)) == sentences
+    assert read_submission_24(write_submission_24(tmp_path / "a.txt", sentences[:1200])) == sentences[:1200]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("id,text", "id,sentence"), "line 1 .*header"),
+        (lambda text: text.replace("\n7,yes", "\n8,yes"), "line 9 .*begin with '7,'"),
+        (lambda text: text.replace("\n7,yes", '\n7,"yes"'), "line 9 .*lower-case"),
+        (lambda text: text.replace("\n7,yes", "\n7,Yes"), "line 9 .*lower-case"),
+        (lambda text: text.replace("\n7,yes", "\n7,"), "line 9 .*lower-case"),
+        (lambda text: text.replace("\n7,yes", "\n7,yes  no"), "line 9 .*single spaces"),
+        (lambda text: text.replace("\n", "\r\n"), "Windows"),
+        (lambda text: text.replace("\n7,yes", "\n7,caf\u00e9"), "outside a-z"),
+        (lambda text: text.replace("\n1449,yes", ""), "has 1449 sentences"),
+        (lambda text: "", "header"),
+    ],
+)
+def test_a_file_of_another_form_is_refused_with_its_line(tmp_path, change, message):
+    path = write_submission_25(tmp_path / "a.csv", ["yes"] * 1450)
+    path.write_bytes(change(path.read_text()).encode())
+    with pytest.raises(ValueError, match=message):
+        read_submission_25(path)
+
+
+def test_a_24_file_of_another_form_is_refused(tmp_path):
+    path = tmp_path / "a.txt"
+    with pytest.raises(FileNotFoundError):
+        read_submission_24(path)
+    path.write_text("yes\n" * 1199)
+    with pytest.raises(ValueError, match="1199 sentences"):
+        read_submission_24(path)
+    path.write_text("yes\n" * 1199 + "\n")
+    with pytest.raises(ValueError, match="line 1200"):
+        read_submission_24(path)
