@@ -110,13 +110,12 @@ def test_trials_of_a_session_are_numbered_over_its_files_and_splits(tmp_path, tr
     write(tmp_path / "in" / "b.json", two)
     convert(tmp_path / "in", tmp_path / "out")
     rows = trials_in(tmp_path / "out" / "toy_rex_M1-2_PMd-1")
-    found = {(row["split"], row["trial_index"], row["source"]) for row in rows}
-    assert found == {
+    assert [(row["split"], row["trial_index"], row["source"]) for row in rows] == [
         ("train", 0, "doi:10.0/toy a.json"),
-        ("validation", 1, "doi:10.0/toy a.json"),
         ("train", 2, "doi:10.0/toy b.json"),
+        ("validation", 1, "doi:10.0/toy a.json"),
         ("validation", 3, "doi:10.0/toy b.json"),
-    }
+    ]
 
 
 def test_a_trial_says_where_it_comes_from_and_what_was_done(tmp_path, trials_in):
