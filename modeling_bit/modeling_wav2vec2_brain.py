@@ -147,10 +147,8 @@ class Wav2Vec2BrainForCTC(RemoteCodeMixin, PreTrainedModel):
                 delattr(self.body, unused)
         self.dropout = nn.Dropout(getattr(config.body_config, "final_dropout", 0.0))
         self.head = nn.Linear(width, config.vocab_size)
-        if config.freeze_body:
-            self.body.requires_grad_(False)
-            self.head.requires_grad_(False)
         self.post_init()
+        self.train()
 
     def num_frames(self, num_bins: int | torch.Tensor) -> int | torch.Tensor:
         """Number of output frames of a trial; a trailing partial patch is dropped.
@@ -164,7 +162,7 @@ class Wav2Vec2BrainForCTC(RemoteCodeMixin, PreTrainedModel):
         return count_frames(num_bins, self.config.patch_size, self.config.patch_stride)
 
     def train(self, mode: bool = True) -> Wav2Vec2BrainForCTC:
-        """Switch dropout on or off; a frozen body never has any, unless `config.legacy`.
+        """Switch dropout on or off; a frozen body stays frozen, and has no dropout unless `config.legacy`.
 
         Args:
             mode (`bool`, defaults to `True`): True = training.
@@ -173,9 +171,13 @@ class Wav2Vec2BrainForCTC(RemoteCodeMixin, PreTrainedModel):
             `Wav2Vec2BrainForCTC`: itself.
         """
         super().train(mode)
-        if self.config.freeze_body and not self.config.legacy:
-            self.body.eval()
-            self.dropout.eval()
+        if self.config.freeze_body:
+            # Here and not only at the start: loading gives every parameter a gradient again, and ends with `eval()`.
+            self.body.requires_grad_(False)
+            self.head.requires_grad_(False)
+            if not self.config.legacy:
+                self.body.eval()
+                self.dropout.eval()
         return self
 
     @torch.no_grad()

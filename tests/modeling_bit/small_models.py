@@ -2,7 +2,14 @@
 
 import torch
 
-from bit_speech import BITConfig, BITForCTC, BITGRUConfig, BITGRUForCTC
+from bit_speech import (
+    BITConfig,
+    BITForCTC,
+    BITGRUConfig,
+    BITGRUForCTC,
+    Wav2Vec2BrainConfig,
+    Wav2Vec2BrainForCTC,
+)
 
 SESSIONS = ["t15.2023.08.11", "t15.2023.08.13", "t15.2023.08.18"]
 
@@ -25,6 +32,40 @@ def gru(**values) -> BITGRUForCTC:
     return BITGRUForCTC(BITGRUConfig(**values))
 
 
+def speech_body(kind="wav2vec2", **values) -> dict:
+    """Configuration of a tiny speech model."""
+    positions = {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
+    if kind == "data2vec-audio":
+        positions |= {"num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 5}
+    return {
+        "model_type": kind,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+        "conv_dim": [8, 8],
+        "conv_kernel": [10, 3],
+        "conv_stride": [5, 2],
+        "layerdrop": 0.0,
+        **positions,
+        **values,
+    }
+
+
+def speech(kind="wav2vec2", body=None, **values) -> Wav2Vec2BrainForCTC:
+    torch.manual_seed(0)
+    values = {
+        "participants": {"t15": 6},
+        "sessions": SESSIONS,
+        "vocab_size": 41,
+        "patch_size": 8,
+        "hidden_size": 8,
+        "num_hidden_layers": 2,
+        "body_config": speech_body(kind, **(body or {})),
+    } | values
+    return Wav2Vec2BrainForCTC(Wav2Vec2BrainConfig(**values))
+
+
 # Every architecture that the promises must hold for.
 MODELS = {
     "paper": bit,
@@ -37,6 +78,10 @@ MODELS = {
     "eager": lambda **v: bit(attn_implementation="eager", **v),
     "recurrent": gru,
     "recurrent both ways": lambda **v: gru(bidirectional=True, **v),
+    "speech": speech,
+    "speech with all extras": lambda **v: speech(
+        junction_norm=True, mask_ratio=0.3, auxiliary_ctc_weight=0.3, projection_sizes=[12], bidirectional=False, **v
+    ),
 }
 
 

@@ -61,7 +61,10 @@ def test_saving_and_loading_gives_equal_logits(make, tmp_path):
         torch.nn.init.normal_(parameter, std=0.2)
     model.save_pretrained(tmp_path)
     again = type(model).from_pretrained(tmp_path, attn_implementation=model.config._attn_implementation).eval()
-    assert torch.equal(again(**inputs).logits, model(**inputs).logits)
+    weights = again.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+    # Loaded weights lie elsewhere in memory, where some kernels add in another order.
+    torch.testing.assert_close(again(**inputs).logits, model(**inputs).logits, atol=1e-6, rtol=1e-6)
 
 
 @every_model
