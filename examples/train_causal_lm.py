@@ -127,6 +127,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     saved = output / "config.yaml"
     if saved.is_file() and load_config(saved) != parser.resolved:
         raise ValueError(f"{output} holds a run with other settings; choose another output_dir")
+    finished = output / "perplexity.json"
+    if finished.is_file():
+        print(f"{output} is finished")
+        return json.loads(finished.read_text(encoding="utf-8"))
     set_seed(training.seed)
     train, scored = read_corpus(arguments, training.seed)
     tokenizer = train_tokenizer(train, arguments.vocab_size)
@@ -155,7 +159,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "training_tokens_seen": trainer.state.global_step * training.train_batch_size * arguments.block_size,
         "parameters": model.num_parameters(),
     }
-    write_json(output / "perplexity.json", result)
+    write_json(finished, result)
     print(json.dumps(result, indent=2))
     return result
 
