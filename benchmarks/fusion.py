@@ -330,8 +330,10 @@ def main() -> None:
         rate = word_error_rate(references, sentences)
         difference = paired_bootstrap(references, sentences, found["vote"])
         rows.append({"system": name, "wer": rate.to_dict(), "minus_vote": difference.to_dict()})
-        print(f"{name:55s} WER {rate}   minus vote {100 * difference.difference:+.2f} points "
-              f"[{100 * difference.difference_low:+.2f}, {100 * difference.difference_high:+.2f}]", flush=True)  # fmt: skip
+        points = [
+            100 * value for value in (difference.difference, difference.difference_low, difference.difference_high)
+        ]
+        print(f"{name:50s} WER {rate}, minus vote {points[0]:+.2f} [{points[1]:+.2f}, {points[2]:+.2f}]", flush=True)
     best = paired_bootstrap(references, found["vote"], found["best single model"])
     result = {
         "command": "python -m benchmarks.fusion --causal_lm FOLDER",
