@@ -22,7 +22,7 @@ sys.meta_path.insert(0, Blocker())
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from transformers import AutoModelForCTC  # noqa: E402
+from transformers import AutoModelForCTC, AutoProcessor  # noqa: E402
 
 folder = Path(sys.argv[1])
 inputs = torch.from_numpy(np.load(folder / "inputs.npy"))
@@ -32,4 +32,7 @@ for cell in sorted(path for path in folder.iterdir() if path.is_dir() and (path 
     assert type(model).__module__.startswith("transformers_modules."), type(model)
     with torch.no_grad():
         logits[cell.name] = model(input_features=inputs).logits.numpy()
+    processor = AutoProcessor.from_pretrained(cell, trust_remote_code=True)
+    assert type(processor.tokenizer).__name__ == "CharacterTokenizer"
+    assert processor(text=["hi"])["labels"].tolist() == [[11, 10]]
 np.savez(folder / "logits.npz", **logits)

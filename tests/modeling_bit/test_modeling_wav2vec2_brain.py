@@ -10,7 +10,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCTC
 
-from bit_speech import Wav2Vec2BrainConfig, Wav2Vec2BrainForCTC
+from bit_speech import (
+    BITFeatureExtractor,
+    BITProcessor,
+    CharacterTokenizer,
+    Wav2Vec2BrainConfig,
+    Wav2Vec2BrainForCTC,
+)
 from configuration_bit.configuration_wav2vec2_brain import SPEECH_BODIES
 
 from .small_models import batch, speech, speech_body
@@ -197,6 +203,7 @@ def check_cells(cells, folder):
         optimizer.step()
         name = f"{units}-{layers}-" + "_".join(map(str, sizes))
         model.eval().save_pretrained(folder / name)
+        BITProcessor(BITFeatureExtractor(participants={"t12": 4}), CharacterTokenizer()).save_pretrained(folder / name)
         with torch.no_grad():
             expected[name] = model(input_features=inputs).logits.numpy()
     script = folder / "load_cells.py"  # away from the repository: a script's own folder is importable
