@@ -1,4 +1,4 @@
-"""The console script `bit-speech`: convert, simulate, evaluate, demo, info."""
+"""The console script `bit-speech`: convert, simulate, evaluate, build-lm, demo, info."""
 
 from __future__ import annotations
 
@@ -34,6 +34,18 @@ a first walk:
   bit-speech convert brain_to_text_25 --input_dir runs/sim/hdf5_data_final --output_dir runs/trials --allow_partial
   python examples/train_bit_ctc.py --config examples/configs/bit_simulated.yaml
   bit-speech evaluate --model runs/bit_simulated/model --trials runs/trials --lexicon lexicon.txt --lm lm.arpa.xz
+"""
+
+
+BUILD_LM_EPILOG = """\
+examples:
+  bit-speech build-lm --text corpus.txt.xz --order 3 --output lm.bin
+  bit-speech build-lm --text a.txt b.txt.gz --order 5 --prune 0 0 1 --quantize --output lm5.bin
+  bit-speech build-lm --text talk.txt books.txt --interpolate_on dev.txt --vocabulary words.txt --output lm.arpa.xz
+  bit-speech build-lm --arpa lm.arpa.gz --quantize --output lm.bin
+
+Text should be normalised as the decoder's lexicon spells words: usually lower case, without punctuation. A text that is
+larger than memory needs --memory_gb. Binary files open in milliseconds and are shared between processes.
 """
 
 
@@ -84,6 +96,33 @@ def build_parser() -> argparse.ArgumentParser:
         "--output_dir", default="runs/evaluation", help="metrics.json, predictions.jsonl and the report"
     )
 
+    build_lm = commands.add_parser(
+        "build-lm",
+        help="n-gram language model from text, or from an ARPA file",
+        description="Build an n-gram language model (interpolated modified Kneser-Ney), or convert an ARPA file.",
+        epilog=BUILD_LM_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    source = build_lm.add_mutually_exclusive_group(required=True)
+    source.add_argument("--text", nargs="+", help="text, one normalised sentence per line; .gz, .xz, .bz2 are read too")
+    source.add_argument("--arpa", help="ARPA file to convert, .arpa[.gz|.xz|.bz2]")
+    build_lm.add_argument("--output", required=True, help="name.arpa[.gz|.xz|.bz2] for text, any other name for binary")
+    build_lm.add_argument("--order", type=int, default=3, help="length of the longest n-grams, 1 to 6 (default: 3)")
+    build_lm.add_argument(
+        "--prune", type=int, nargs="+", default=[0], metavar="N",
+        help="per order, drop n-grams that occur at most N times; the last N holds for higher orders (default: 0)",
+    )  # fmt: skip
+    build_lm.add_argument("--vocabulary", help="file of words, separated by white space; all others become <unk>")
+    build_lm.add_argument("--max_words", type=int, help="keep only so many of the most frequent words")
+    build_lm.add_argument("--interpolate_on", help="held-out text: one model per --text, mixed to fit this best")
+    build_lm.add_argument("--weights", type=float, nargs="+", help="one model per --text, mixed with these weights")
+    build_lm.add_argument("--quantize", action="store_true", help="8-bit scores: about 4 bytes per n-gram")
+    build_lm.add_argument("--memory_gb", type=float, help="working memory; what is above goes to temporary files")
+    build_lm.add_argument(
+        "--temporary_dir", help="folder for temporary files, which are removed (default: the system's)"
+    )
+    build_lm.add_argument("--threads", type=int, help="threads to compute on (default: all cores)")
+
     demo = commands.add_parser("demo", help="simulate, convert, train, decode, report: about five minutes on two cores")
     demo.add_argument("--output_dir", default="runs/demo")
     demo.add_argument("--quick", action="store_true", help="small sizes: proves the road, not the accuracy")
@@ -103,9 +142,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         `int`: exit status; 2 for input that was refused, with the reason on standard error.
     """
     arguments = build_parser().parse_args(argv)
-    command = {"convert": _convert, "simulate": _simulate, "evaluate": _evaluate, "demo": _demo, "info": _info}[
-        arguments.command
-    ]
+    command = {
+        "convert": _convert,
+        "simulate": _simulate,
+        "evaluate": _evaluate,
+        "build-lm": _build_lm,
+        "demo": _demo,
+        "info": _info,
+    }[arguments.command]
     try:
         return command(arguments)
     except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
@@ -134,6 +178,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from bit_speech.scoring import evaluate_model
 
     evaluate_model(**{key: value for key, value in vars(arguments).items() if key != "command"})
+    return 0
+
+
+def _build_lm(arguments: argparse.Namespace) -> int:
+    from bit_speech.decoding.lm_command import build_lm
+
+    build_lm(**{key: value for key, value in vars(arguments).items() if key != "command"})
     return 0
 
 

@@ -63,6 +63,23 @@ def open_binary(path: str | os.PathLike[str], mode: str = "rb") -> IO[bytes]:
     return opener(path, mode)
 
 
+def is_arpa(path: str | os.PathLike[str]) -> bool:
+    """Tell by its name whether a file is an ARPA file, compressed or not.
+
+    Args:
+        path (`str`): the file; it need not exist.
+
+    Returns:
+        `bool`: True for `.arpa` and `.arpa` with a suffix of compression.
+
+    Example:
+        >>> is_arpa("lm.arpa.xz"), is_arpa("lm.bin")
+        (True, False)
+    """
+    path = Path(path)
+    return path.suffix == ".arpa" or (path.suffix in _OPENERS and Path(path.stem).suffix == ".arpa")
+
+
 @numba.njit(nogil=True, cache=True)
 def hash_bytes(data, begin, end):
     """FNV-1a of a slice of bytes."""

@@ -255,9 +255,9 @@ class NGramLM:
 
         Args:
             path (`str`): the file.
-            verify (`bool`): read the whole file once and compare its checksums. Without it, a model of any size opens in
-                milliseconds, and a file that was damaged after writing may give wrong scores. The header's checksum
-                and the length of everything are always checked.
+            verify (`bool`): read the whole file once and compare its checksums. Without it, a quantized model of any
+                size opens in milliseconds, and one that was damaged after writing may give wrong scores. Exact models,
+                and the header and the length of everything, are always checked.
 
         Returns:
             `NGramLM`: the model.

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
-from .lm_levels import MAX_WORDS, WORD_BITS, Levels, find_in_children, link_suffixes
+from .lm_levels import MAX_WORDS, WORD_BITS, Levels, link_suffixes
 from .lm_text import EOS, Workspace
 
 _RUN_TOKENS = 1 << 22
@@ -238,7 +238,7 @@ def count_ngrams(
         space.free(*pair[0], *pair[1])
         pair.clear()
         if size > 0.95 * room:
-            return tuple(array[:size] for array in out)
+            return out[0][:size], out[1][:size], out[2][:size]
         smaller = _stored(out, size, space)
         space.free(*out)
         return smaller
@@ -252,26 +252,37 @@ def count_ngrams(
             runs = []
             runs = list(pool.map(merged, pairs))
         progress("linking n-grams")
-        high, low, run_counts = runs[0]
-        sizes = np.zeros(order, dtype=np.int64)
-        _count_levels(high, low, order, bits, sizes)
-        sizes[0] = num_words
-        levels = Levels(*vocabulary, words=[], first_child=[])
-
-        def filled(k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            words, counts = space.empty(sizes[k], np.int32), space.empty(sizes[k], np.uint32)
-            children = space.empty(sizes[k] + 1 if k + 1 < order else 0, np.int32)
-            _fill_level(high, low, run_counts, order, bits, k, words, counts, children)
-            return words, counts, children
-
-        for words, counts, children in pool.map(filled, range(order)):
-            levels.words.append(words)
-            levels.counts.append(counts)
-            levels.first_child.append(children)
-        levels.first_child.pop()
+        levels = _levels_of_run(runs[0], order, bits, vocabulary, space, pool)
         space.free(*runs[0])
-        del high, low, run_counts, runs
+        runs.clear()
         link_suffixes(levels, space.empty, pool.map)
+    return levels
+
+
+def _levels_of_run(
+    run: _Run,
+    order: int,
+    bits: int,
+    vocabulary: tuple[np.ndarray, np.ndarray],
+    space: Workspace,
+    pool: ThreadPoolExecutor,
+) -> Levels:
+    sizes = np.zeros(order, dtype=np.int64)
+    _count_levels(run[0], run[1], order, bits, sizes)
+    sizes[0] = len(vocabulary[1]) - 1
+    levels = Levels(*vocabulary, words=[], first_child=[])
+
+    def filled(k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        words, counts = space.empty(int(sizes[k]), np.int32), space.empty(int(sizes[k]), np.uint32)
+        children = space.empty(int(sizes[k]) + 1 if k + 1 < order else 0, np.int32)
+        _fill_level(*run, order, bits, k, words, counts, children)
+        return words, counts, children
+
+    for words, counts, children in pool.map(filled, range(order)):
+        levels.words.append(words)
+        levels.counts.append(counts)
+        levels.first_child.append(children)
+    levels.first_child.pop()
     return levels
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from .lm_kernels import CompactArrays, LMArrays
+from .lm_kernels import COLUMNS, KEY_BITS, CompactArrays, LMArrays
 from .lm_pack import compact_table
 
 _MAGIC = b"BITNGRAM"
@@ -105,9 +105,9 @@ def write_model(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = _EXACT if isinstance(arrays, LMArrays) else _QUANTISED
-    rank_bits = 0
+    rank_bits = [0, 0]
     if isinstance(arrays, CompactArrays) and len(counts) > 1:
-        rank_bits = int(_rank_bits(arrays))
+        rank_bits = arrays.table.reshape(-1, COLUMNS)[-2:, KEY_BITS].tolist()
     values = {name: (getattr(arrays, name), dtype) for name, dtype in _DTYPES[kind].items()}
     values |= {"vocabulary": (vocabulary, _VOCABULARY["vocabulary"]), "offsets": (offsets, _VOCABULARY["offsets"])}
     sections, position = [], 0
@@ -144,12 +144,6 @@ def write_model(
         temporary.unlink(missing_ok=True)
 
 
-def _rank_bits(arrays: CompactArrays) -> int:
-    from .lm_kernels import COLUMNS, KEY_BITS
-
-    return int(arrays.table.reshape(-1, COLUMNS)[-1, KEY_BITS])
-
-
 def _bytes_of(array: np.ndarray) -> memoryview:
     return memoryview(np.ascontiguousarray(array).view(np.uint8).data) if len(array) else memoryview(b"")
 
@@ -161,7 +155,7 @@ def read_model(
 
     Args:
         path (`str`): the file.
-        verify (`bool`): read the whole file and compare the checksums.
+        verify (`bool`): read the whole file and compare the checksums; those of exact models always are.
 
     Returns:
         `tuple`: the packed model, the bytes of the words, their offsets, and the header.
@@ -187,14 +181,14 @@ def read_model(
         try:
             header = json.loads(text)
             sections = _checked_sections(header)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"The header of {path} makes no sense ({error!r}); {_REMEDY}.") from error
         if size != 20 + length + header["payload_bytes"]:
             raise ValueError(
                 f"{path} has {size} bytes, its header says {20 + length + header['payload_bytes']}; the file is "
                 f"truncated or damaged: {_REMEDY}."
             )
-        if verify:
+        if verify or header["kind"] == _EXACT:
             for name, dtype, section in sections:
                 stream.seek(20 + length + section["offset"])
                 if _checksum_of(stream, section["length"] * np.dtype(dtype).itemsize) != section["checksum"]:
@@ -233,13 +227,14 @@ def _checksum_of(stream: Any, size: int) -> str:
 def _checked_sections(header: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     """Name, type and place of every array; ValueError when the header contradicts itself."""
     kind, counts = header["kind"], header["counts"]
-    integers = [*counts, header["rank_bits"], header["bos"], header["eos"], header["unk"], header["payload_bytes"]]
+    integers = [*counts, *header["rank_bits"], header["bos"], header["eos"], header["unk"], header["payload_bytes"]]
     if any(type(value) is not int or value < 0 for value in integers):
         raise ValueError("a number is none")
     if (
         kind not in _DTYPES
-        or not 1 <= len(counts)
-        or header["rank_bits"] > 32
+        or not len(counts) >= 1
+        or len(header["rank_bits"]) != 2
+        or max(header["rank_bits"]) > 32
         or not isinstance(header["metadata"], dict)
     ):
         raise ValueError("unknown kind or order")

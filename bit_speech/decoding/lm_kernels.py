@@ -2,7 +2,7 @@
 
 The functions take either kind: `LMArrays` or `CompactArrays`. A state is a number that both kinds share: n-grams are
 counted from 1 (the empty context is 0), order by order, sorted by their words; a state is the number of a context.
-Numbers that a damaged file may hold are kept inside the arrays, so that it can give wrong scores at worst.
+Numbers in a quantized model that was damaged unseen are kept inside its arrays: it gives wrong scores at worst.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class CompactArrays(NamedTuple):
 
     The record of an n-gram holds a key that sorts it among the children of its context, the code of its probability,
     and, below the highest order, the code of its backoff. The key is the position, in the level below, of the n-gram
-    without its first word; so it names the word and the context to back off to at once. In the highest level it counts
-    from the first child of the shorter context, which takes fewer bits. Children of level k >= 2 are counted in unary,
-    `1...10` for each context, with the number of the first child stored for every 32nd.
+    without its first word; so it names the word and the context to back off to at once. In the two highest levels it
+    counts from the first child of the shorter context, which takes half the bits. Children of level k >= 2 are
+    counted in unary, `1...10` for each context, with the number of the first child stored for every 32nd.
 
     Args:
         table (`np.ndarray` of shape `((order + 1) * 7,)`, int64): sizes and places of each level.
@@ -162,9 +162,57 @@ def compact_key(lm, level, node):
 
 
 @numba.njit(nogil=True, cache=True)
+def _compact_parent(lm, level, node):
+    """Position in the level below of the context of an n-gram of level 3 or above."""
+    below = level - 1
+    first_sample = compact_field(lm, below, SAMPLE)
+    low, high = np.int64(0), ((compact_field(lm, below, NUM_NODES) - 1) >> SAMPLE_SHIFT) + 1
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if lm.samples[first_sample + middle] <= node:
+            low = middle
+        else:
+            high = middle
+    # The context is the number of zeros before the one that stands for the n-gram.
+    context = low << SAMPLE_SHIFT
+    sample = min(np.int64(lm.samples[first_sample + low]), node)
+    ones = node - sample
+    position = compact_field(lm, below, CHILD_BIT) + sample + context
+    index = position >> 6
+    skipped = position & 63
+    bits = lm.children[index] & (~np.uint64(0) << np.uint64(skipped))
+    here = np.int64(_count_ones(bits))
+    while here <= ones:
+        ones -= here
+        context += 64 - skipped - here
+        skipped = np.int64(0)
+        index += 1
+        if index >= len(lm.children):
+            return np.int64(0)
+        bits = lm.children[index]
+        here = np.int64(_count_ones(bits))
+    for _ in range(ones):
+        bits &= bits - np.uint64(1)
+    before = np.int64(_trailing_zeros(bits)) - skipped
+    return max(np.int64(0), min(context + before - ones, compact_field(lm, below, NUM_NODES) - 1))
+
+
+@numba.njit(nogil=True, cache=True)
 def compact_suffix(lm, level, node):
-    """The n-gram without its first word, for levels from 2 to the last but one."""
-    return min(compact_key(lm, level, node), compact_field(lm, level - 1, NUM_NODES) - 1)
+    """The n-gram without its first word, as a position in the level below, for levels above 1."""
+    key = compact_key(lm, level, node)
+    if level > 2 and level >= lm.table[0] - 1:
+        # At most two levels down the keys are positions.
+        parent = _compact_parent(lm, level, node)
+        shorter = compact_key(lm, level - 1, parent)
+        if level - 1 > 2 and level == lm.table[0]:
+            grandparent = _compact_parent(lm, level - 1, parent)
+            shortest = min(compact_key(lm, level - 2, grandparent), compact_field(lm, level - 3, NUM_NODES) - 1)
+            base, _ = compact_children(lm, level - 3, shortest)
+            shorter += base
+        base, _ = compact_children(lm, level - 2, min(shorter, compact_field(lm, level - 2, NUM_NODES) - 1))
+        key += base
+    return min(key, compact_field(lm, level - 1, NUM_NODES) - 1)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -244,7 +292,7 @@ def _score_compact(lm, state, word):
     for level in range(1, depth + 1):
         begin, end = compact_children(lm, level, chain[level - 1])
         key = found
-        if level + 1 == order:
+        if level + 2 >= order:
             key -= found_begin
         child = compact_find(lm, level + 1, begin, end, key)
         if child < 0:
@@ -262,34 +310,6 @@ def _score_compact(lm, state, word):
 
 
 @numba.njit(nogil=True, cache=True)
-def _compact_parent(lm, level, node):
-    """Position in the level below of the context of an n-gram."""
-    if level == 1:
-        return np.int64(0)
-    low, high = np.int64(0), compact_field(lm, level - 1, NUM_NODES)
-    while high - low > 1:
-        middle = (low + high) >> 1
-        begin, _ = compact_children(lm, level - 1, middle)
-        if begin <= node:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-@numba.njit(nogil=True, cache=True)
-def compact_absolute_suffix(lm, level, node):
-    """The n-gram without its first word, as a position in the level below, for any level above 1."""
-    if level < lm.table[0]:
-        return compact_suffix(lm, level, node)
-    base = np.int64(0)
-    if level > 2:
-        parent = _compact_parent(lm, level, node)
-        base, _ = compact_children(lm, level - 2, compact_suffix(lm, level - 1, parent))
-    return min(base + compact_key(lm, level, node), compact_field(lm, level - 1, NUM_NODES) - 1)
-
-
-@numba.njit(nogil=True, cache=True)
 def _compact_child_place(lm, child):
     level = np.int64(1)
     while level < lm.table[0] and child >= compact_field(lm, level + 1, FIRST_STATE):
@@ -301,7 +321,7 @@ def _compact_child_place(lm, child):
 def _child_word_compact(lm, child):
     level, node = _compact_child_place(lm, child)
     while level > 1:
-        node = compact_absolute_suffix(lm, level, node)
+        node = compact_suffix(lm, level, node)
         level -= 1
     return node
 
@@ -332,10 +352,10 @@ def _back_off_compact(lm, state):
 @numba.njit(nogil=True, cache=True)
 def find_child(lm, context, word):
     """Node of the n-gram `context word` of an exact model, or -1 when the model does not have it."""
-    low = max(np.int64(0), lm.first_child[context])
+    low = lm.first_child[context]
+    high = lm.first_child[context + 1]
     if context == 0:
         return low + word
-    high = min(lm.first_child[context + 1], np.int64(len(lm.words)))
     while low < high:
         middle = (low + high) >> 1
         found = lm.words[middle]
@@ -351,15 +371,12 @@ def find_child(lm, context, word):
 @numba.njit(nogil=True, cache=True)
 def _score_exact(lm, state, word):
     backoff = np.float64(0.0)
-    if state < 0 or state >= len(lm.backoffs):
-        state = np.int64(0)
     while True:
         node = find_child(lm, state, word)
         if node >= 0:
             return backoff + lm.probs[node], np.int64(lm.next_state[node])
         backoff += lm.backoffs[state]
-        # A shorter context always has a smaller number.
-        state = max(np.int64(0), min(np.int64(lm.suffix[state]), state - 1))
+        state = np.int64(lm.suffix[state])
 
 
 @numba.njit(nogil=True, cache=True)

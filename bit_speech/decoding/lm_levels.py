@@ -25,8 +25,8 @@ class Levels:
         vocabulary (`np.ndarray` of shape `(bytes,)`, uint8): the words in UTF-8, one after the other.
         offsets (`np.ndarray` of shape `(words + 1,)`, int64): where each word begins.
         words (`list` of `np.ndarray` of shape `(n_k,)`, int32): last word of each n-gram.
-        first_child (`list` of `np.ndarray` of shape `(n_k + 1,)`, int32): where the n-grams of the next level begin that
-            extend each n-gram; for all levels but the last.
+        first_child (`list` of `np.ndarray` of shape `(n_k + 1,)`, int32): where the n-grams begin, in the next level,
+            that extend each n-gram; for all levels but the last.
         suffix (`list` of `np.ndarray` of shape `(n_k,)`, int32): the n-gram without its first word, in the level below;
             zeros in the first level.
         log_probs (`list` of `np.ndarray` of shape `(n_k,)`, float32): natural log of p(last word | words before).
@@ -131,7 +131,7 @@ def parts(size: int, number: int = 8) -> list[tuple[int, int]]:
 
 @numba.njit(nogil=True, cache=True)
 def first_children(high_keys, low_keys, parent_high, parent_low, first_child):
-    """Where the children of each n-gram begin: keys are sorted, `high_keys` and `low_keys` are those of the prefixes."""
+    """Where the children of each n-gram begin, from their sorted prefixes."""
     child = np.int64(0)
     for parent in range(len(parent_high)):
         first_child[parent] = child

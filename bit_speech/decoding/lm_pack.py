@@ -20,16 +20,17 @@ from .lm_kernels import (
     SAMPLE_SHIFT,
     CompactArrays,
     LMArrays,
-    compact_absolute_suffix,
     compact_backoff,
     compact_children,
     compact_field,
     compact_key,
     compact_prob,
+    compact_suffix,
 )
 from .lm_levels import Levels, link_suffixes
 
 _FINE_BINS = 1 << 16
+_COARSE_BINS = 1 << 10
 _LLOYD_ROUNDS = 40
 _MAX_NODES = (1 << 31) - 1
 
@@ -81,12 +82,12 @@ def _first_states(sizes: Sequence[int]) -> list[int]:
     return firsts
 
 
-def compact_table(sizes: Sequence[int], rank_bits: int) -> tuple[np.ndarray, dict[str, int]]:
+def compact_table(sizes: Sequence[int], rank_bits: Sequence[int]) -> tuple[np.ndarray, dict[str, int]]:
     """Where the fields of a compact model lie, and how long its arrays are.
 
     Args:
         sizes (sequence of `int`): n-grams of each order.
-        rank_bits (`int`): bits of the keys of the highest order.
+        rank_bits (sequence of `int`): bits of the keys of the two highest orders.
 
     Returns:
         `(np.ndarray, dict[str, int])`: the table, and the length of every other array.
@@ -102,7 +103,9 @@ def compact_table(sizes: Sequence[int], rank_bits: int) -> tuple[np.ndarray, dic
         row[RECORD_BIT], row[CHILD_BIT], row[SAMPLE] = record_bit, child_bit, sample
         if level == 1:
             continue
-        row[KEY_BITS] = rank_bits if level == order else max(1, int(sizes[level - 2] - 1).bit_length())
+        row[KEY_BITS] = max(1, int(sizes[level - 2] - 1).bit_length())
+        if level + 1 >= order:
+            row[KEY_BITS] = rank_bits[level - order + 1]
         row[RECORD_BITS] = row[KEY_BITS] + (8 if level == order else 16)
         record_bit += int(row[RECORD_BITS]) * sizes[level - 1]
         if level < order:
@@ -134,14 +137,15 @@ def pack_compact(levels: Levels) -> CompactArrays:
         ValueError: when there are more n-grams than 31 bits count.
     """
     order, sizes = levels.order, levels.sizes
-    ranks = None
-    rank_bits = 0
-    if order > 1:
-        ranks = np.empty(sizes[-1], dtype=np.int32)
-        root = np.array([0, sizes[0]], dtype=np.int32)
-        lower = root if order == 2 else levels.first_child[order - 3]
-        _ranks(levels.first_child[order - 2], levels.suffix[order - 2], levels.suffix[order - 1], lower, ranks)
-        rank_bits = max(1, int(ranks.max(initial=0)).bit_length())
+    all_keys = list(levels.suffix)
+    rank_bits = [0, 0]
+    root = np.array([0, sizes[0]], dtype=np.int32)
+    for level in range(max(2, order - 1), order + 1):
+        ranks = np.empty(sizes[level - 1], dtype=np.int32)
+        lower = root if level == 2 else levels.first_child[level - 3]
+        _ranks(levels.first_child[level - 2], levels.suffix[level - 2], levels.suffix[level - 1], lower, ranks)
+        rank_bits[level - order + 1] = max(1, int(ranks.max(initial=0)).bit_length())
+        all_keys[level - 1] = ranks
     table, lengths = compact_table(sizes, rank_bits)
     records = np.zeros(lengths["records"], dtype=np.uint64)
     children = np.zeros(lengths["children"], dtype=np.uint64)
@@ -152,14 +156,13 @@ def pack_compact(levels: Levels) -> CompactArrays:
     for level in range(2, order + 1):
         prob_codes, codebook[level, 0] = quantize(levels.log_probs[level - 1], CODES)
         backoff_codes = no_codes
-        keys = ranks if level == order else levels.suffix[level - 1]
         if level < order:
             backoff_codes, codebook[level, 1, 1:] = quantize(levels.log_backoffs[level - 1], CODES - 1)
             _mark_dead(levels.first_child[level - 1], levels.log_backoffs[level - 1], backoff_codes)
             _write_children(
                 levels.first_child[level - 1], rows[level, CHILD_BIT], children, samples[rows[level, SAMPLE] :]
             )
-        _write_records(records, rows[level], keys, prob_codes, backoff_codes)
+        _write_records(records, rows[level], all_keys[level - 1], prob_codes, backoff_codes)
     no_children = np.zeros(sizes[0] + 1, dtype=np.int32)
     return CompactArrays(
         table=table,
@@ -255,18 +258,20 @@ def quantize(values: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
         return codes, np.zeros(number, dtype=np.float32)
     low, high = float(values.min()), float(values.max())
     scale = (_FINE_BINS - 1) / (high - low) if high > low else 0.0
-    counts, sums = np.zeros(_FINE_BINS), np.zeros(_FINE_BINS)
-    _histogram(values, low, scale, counts, sums)
-    used = np.flatnonzero(counts)
-    counts, sums = counts[used], sums[used]
+    counts_by_bin, sums_by_bin = np.zeros(_FINE_BINS), np.zeros(_FINE_BINS)
+    _histogram(values, low, scale, counts_by_bin, sums_by_bin)
+    used = np.flatnonzero(counts_by_bin)
+    counts, sums = counts_by_bin[used], sums_by_bin[used]
     means = sums / counts
     if len(used) <= number:
         centres = np.concatenate([means, np.full(number - len(used), means[-1])])
         owner = np.arange(len(used))
     else:
-        # The optimum has a density that grows with the cube root of that of the values.
-        share = np.cumsum(np.cbrt(counts))
-        centres = np.interp((np.arange(number) + 0.5) / number * share[-1], share, means)
+        # Begin near the optimum, whose density grows with the cube root of that of the values.
+        coarse = counts_by_bin.reshape(-1, _FINE_BINS // _COARSE_BINS).sum(axis=1)
+        share = np.concatenate([[0.0], np.cumsum(np.cbrt(coarse))])
+        wanted = (np.arange(number) + 0.5) / number * share[-1]
+        centres = np.interp(wanted, share, np.linspace(low, high, _COARSE_BINS + 1))
         for _ in range(_LLOYD_ROUNDS):
             owner = np.searchsorted((centres[:-1] + centres[1:]) / 2, means)
             weight = np.bincount(owner, weights=counts, minlength=number)
@@ -332,17 +337,11 @@ def _unpack_level(lm, level, lower_words, words, suffix, probs, backoffs, begins
             begins[node], begins[node + 1] = compact_children(lm, level, node)
     if level < 2:
         return
-    if level < compact_field(lm, 0, 0):
-        for node in range(len(probs)):
-            suffix[node] = compact_absolute_suffix(lm, level, node)
-            words[node] = lower_words[suffix[node]]
-        return
     for parent in range(compact_field(lm, level - 1, NUM_NODES)):
         low, high = compact_children(lm, level - 1, parent)
         base = np.int64(0)
         if low < high:
-            suffix[low] = compact_absolute_suffix(lm, level, low)
-            base = suffix[low] - compact_key(lm, level, low)
+            base = compact_suffix(lm, level, low) - compact_key(lm, level, low)
         for node in range(low, high):
             suffix[node] = base + compact_key(lm, level, node)
             words[node] = lower_words[suffix[node]]

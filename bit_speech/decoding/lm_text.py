@@ -59,7 +59,7 @@ class Workspace:
         """
         size_bytes = size * np.dtype(dtype).itemsize
         if self.memory is None or size == 0 or sum(self._used.values()) + size_bytes <= self.memory:
-            array = np.empty(size, dtype=dtype)
+            array: np.ndarray = np.empty(size, dtype=dtype)
             self._used[id(array)] = size_bytes
             return array
         if self._folder is None:
