@@ -221,6 +221,32 @@ def corpus_reading(result: dict[str, Any]) -> str:
     )
 
 
+def fusion(result: dict[str, Any]) -> str:
+    """Fusion of ten simulated models."""
+
+    def rate(wer: dict[str, Any]) -> str:
+        return f"{percent(wer['rate'])} [{percent(wer['low'])}, {percent(wer['high'])}]"
+
+    def points(row: dict[str, Any]) -> str:
+        values = [100 * row["minus_vote"][key] for key in ("difference", "difference_low", "difference_high")]
+        return f"{values[0]:+.2f} [{values[1]:+.2f}, {values[2]:+.2f}]"
+
+    singles = [row["wer"]["rate"] for row in result["rows"] if row["system"].startswith("model ")]
+    rows = [["mean of the ten single models", percent(sum(singles) / len(singles)), "-"]]
+    rows += [
+        [row["system"], rate(row["wer"]), points(row) if row["system"] != "vote" else "-"]
+        for row in result["rows"]
+        if not row["system"].startswith("model ")
+    ]
+    return (
+        "## Fusion of several models\n\n"
+        f"`{result['command']}`. {result['what']}; everything tuned on other sentences. Mergers write or choose without any reference; oracles know it. "
+        f"{machine_line(result)}\n"
+        + table(["system", "WER", "difference to the vote, points"], rows)
+        + result.get("note", "")
+    )
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "encoders": encoders,
@@ -228,6 +254,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "decoder": decoder,
     "pretraining": pretraining,
     "corpus_reading": corpus_reading,
+    "fusion": fusion,
 }
 
 
