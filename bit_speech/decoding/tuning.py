@@ -162,7 +162,7 @@ def optimize_decoder(
     }
     words = [_words(text) for text in references]
     total = max(1, sum(map(len, words)))
-    frames = max(1, sum(len(one) for one in log_probs))  # type: ignore[arg-type]
+    frames = max(1, sum(np.asarray(one).shape[0] for one in log_probs))
 
     def objective(trial: Any) -> float:
         start = time.process_time()
