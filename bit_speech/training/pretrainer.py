@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from bit_speech.training.pretraining_batches import EpochKeys, MaskedBatches
 from bit_speech.training.pretraining_input import PretrainingInput
 from bit_speech.training.run_record import describe_run
 from bit_speech.training.surviving import SurvivingTrainer
+from bit_speech.training.throughput import peak_flops, training_flops
 from processing_bit.feature_extraction_bit import BITFeatureExtractor
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Trials are sorted by length within so many batches: 4 % of the patches are padding then, 10 % with 8.
+_BUCKET_BATCHES = 32
 _INPUTS = ("input_features", "attention_mask", "participant_index", "time_mask", "labels")
 
 
@@ -79,6 +83,8 @@ class BITPretrainer(SurvivingTrainer):
             args.eval_strategy = IntervalStrategy.NO
             args.load_best_model_at_end = False
         self._update_patches = 1
+        self._clock: float | None = None
+        self._peak_flops: float | None = None
         super().__init__(
             model=model,
             args=args,
@@ -151,6 +157,7 @@ class BITPretrainer(SurvivingTrainer):
             weights=corpus.weights,
             seed=seed,
             patch_size=self.model.config.patch_size,
+            bucket_batches=_BUCKET_BATCHES,
             num_processes=self.args.world_size,
             process_index=self.args.process_index,
         )
@@ -191,7 +198,7 @@ class BITPretrainer(SurvivingTrainer):
         return int((frames - 1).clamp(min=0).sum())
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """Collect the batches of one update and count its masked patches over all processes.
+        """Collect the batches of one update and count its masked patches and its cost over all processes.
 
         Args:
             epoch_iterator (iterator): batches of the epoch.
@@ -209,19 +216,49 @@ class BITPretrainer(SurvivingTrainer):
                 break
         for batch in batches:
             batch["num_targets"] = torch.tensor(self._num_targets(batch))
-        counts = torch.tensor(
-            [
-                sum(int(batch["num_targets"]) for batch in batches),
-                sum(int(batch["attention_mask"].sum()) for batch in batches),
-            ],
-            dtype=torch.float64,
-        )
+        if self._clock is None:
+            self._clock, self._patches, self._flops = time.perf_counter(), 0, 0
+        sums = torch.tensor([self._cost(batch) for batch in batches], dtype=torch.float64).sum(dim=0)
         if self.args.world_size > 1:
-            counts = counts.to(device)
-            torch.distributed.all_reduce(counts)
-        self._update_patches, bins = (int(value) for value in counts.tolist())
+            sums = sums.to(device)
+            torch.distributed.all_reduce(sums)
+        self._update_patches, bins, patches, flops = (int(value) for value in sums.tolist())
         self.training_bins += bins
+        self._patches += patches
+        self._flops += flops
         return batches, None
+
+    def _cost(self, batch: dict[str, torch.Tensor]) -> tuple[int, int, int, int]:
+        """Patches that count in the loss, bins, patches, and operations of a batch."""
+        config, bins = self.model.config, batch["attention_mask"].sum(dim=1)
+        frames, targets = bins // config.patch_size, int(batch["num_targets"])
+        flops = training_flops(
+            config,
+            frames=int(frames.sum()),
+            pairs=int(frames.square().sum()),
+            channels=batch["input_features"].shape[2],
+            hidden=targets if "time_mask" in batch else 0,
+        )
+        return targets, int(bins.sum()), int(frames.sum()), flops
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log as [`SurvivingTrainer`] does, with the speed since the last log.
+
+        Args:
+            logs (`dict[str, float]`): the values; training losses get `patches_per_second` and, where the machine's
+                peak is known, `model_flops_utilisation`, both over all processes.
+            start_time (`float`, *optional*): as in `Trainer`.
+        """
+        if "loss" in logs and self._clock is not None:
+            seconds = time.perf_counter() - self._clock
+            logs["patches_per_second"] = self._patches / seconds
+            if self._peak_flops is None:
+                dtype = torch.bfloat16 if self.args.bf16 else torch.float32
+                self._peak_flops = peak_flops(self.args.device, dtype) or float("nan")
+            if self._peak_flops == self._peak_flops:
+                logs["model_flops_utilisation"] = self._flops / seconds / (self._peak_flops * self.args.world_size)
+            self._clock = None  # until the next batch: evaluating and saving do not count
+        super().log(logs, start_time)
 
     def _seen(self, inputs: dict[str, torch.Tensor], training: bool) -> dict[str, torch.Tensor]:
         """Model inputs of a batch: what the encoder sees, and the raw values as labels."""

@@ -327,3 +327,20 @@ def test_every_number_of_the_record_can_be_written(tiny, tmp_path):
     curve = json.loads((tmp_path / "learning_curve.json").read_text())
     assert [log["step"] for log in curve if "loss" in log] == [1, 2, 3, 4]
     assert all(np.isfinite(log["loss"]) for log in curve if "loss" in log)
+    for log in curve[:4]:
+        assert log["patches_per_second"] > 0 and 0 < log["model_flops_utilisation"] < 1
+
+
+def test_the_counted_operations_are_those_of_the_matrix_products_that_run(tiny):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from bit_speech.training.throughput import training_flops
+
+    model = tiny.model({"h": 6}, dropout=0.0, attn_implementation="eager", mask_ratio=0.5)
+    features, mask = torch.randn(2, 100, 6), torch.zeros(2, 20, dtype=torch.bool)
+    mask[:, :10] = True
+    with FlopCounterMode(display=False) as counter:
+        model(features, time_mask=mask).loss.backward()
+    counted = training_flops(model.config, frames=40, pairs=2 * 20**2, channels=6, hidden=20)
+    # The gradient with respect to the data is not computed in the read-in: a third of its share.
+    assert counter.get_total_flops() == counted - 2 * 20 * 30 * 16
