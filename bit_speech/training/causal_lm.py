@@ -148,7 +148,7 @@ class PackedSentences(torch.utils.data.Dataset):
 
     Args:
         sentences (sequence of `str`): the text.
-        tokenizer (`PreTrainedTokenizerBase`): every sentence gets its beginning token, if it has one, and its end token.
+        tokenizer (`PreTrainedTokenizerBase`): every sentence gets its beginning token, if there is one, and its end.
         block_size (`int`): tokens per block; what is left over at the end is dropped.
         seed (`int`, *optional*): shuffles the sentences first; None keeps their order.
 
