@@ -110,7 +110,7 @@ def run_cell(name: str, seed: int) -> dict[str, Any]:
     import torch
     from transformers import set_seed
 
-    from bit_speech import BITFeatureExtractor, BITProcessor, BITTrainer, BITTrainingArguments, CharacterTokenizer
+    from bit_speech import BITFeatureExtractor, BITProcessor, BITTrainer, BITTrainingArguments, SpellingTokenizer
     from bit_speech.data import Augmentation
     from bit_speech.evaluation import character_error_rate, word_error_rate
     from bit_speech.simulation import SimulatedParticipant
@@ -121,7 +121,7 @@ def run_cell(name: str, seed: int) -> dict[str, Any]:
     set_seed(seed)
     participants = {train[0]["participant_id"]: train[0]["features"].shape[1]}
     sessions = [] if name == "bit" else list(participant.sessions)
-    tokenizer = CharacterTokenizer()
+    tokenizer = SpellingTokenizer()
     extractor = BITFeatureExtractor(participants=participants, sessions=sessions, normalization="none")
     processor = BITProcessor(extractor, tokenizer)
     model = build(name, participants, sessions, tokenizer)
@@ -203,7 +203,7 @@ def read_log_probs(name: str, seed: int, split: str) -> list[np.ndarray]:
 
 def score_words() -> None:
     """Decode every cell that lacks it with one word 3-gram, whose text holds no held-out sentence of any seed."""
-    from bit_speech import CharacterTokenizer
+    from bit_speech import SpellingTokenizer
     from bit_speech.decoding import build_ngram_lm
     from bit_speech.decoding.spelling import SpellingDecoder
     from bit_speech.demo import language_model_sentences
@@ -218,7 +218,7 @@ def score_words() -> None:
     texts = {(s, split): [t.text for t in people[s].trials(split)] for s in seeds for split in ("val", "test")}
     sentences = language_model_sentences([text for held_out in texts.values() for text in held_out])
     lm = build_ngram_lm(sentences, order=3)
-    tokenizer = CharacterTokenizer()
+    tokenizer = SpellingTokenizer()
     words = sorted({word for sentence in sentences for word in sentence.split()})
     classes = {"characters": tokenizer.characters, "num_classes": len(tokenizer), "blank": tokenizer.blank_token_id}
     decoder = SpellingDecoder(words, lm, beam_size=100, **classes)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from modeling_bit.transfer_bit import load_pretrained_encoder
     from processing_bit.feature_extraction_bit import BITFeatureExtractor
     from processing_bit.processing_bit import BITProcessor
-    from processing_bit.tokenization_character import CharacterTokenizer
     from processing_bit.tokenization_phoneme import PhonemeTokenizer
+    from processing_bit.tokenization_spelling import SpellingTokenizer
 
     from .processor_with_decoder import BITProcessorWithDecoder
     from .training.pretrainer import BITPretrainer
@@ -46,7 +46,7 @@ _HOME = {
     "BITProcessorWithDecoder": "bit_speech.processor_with_decoder",
     "BITTrainer": "bit_speech.training.trainer",
     "BITTrainingArguments": "bit_speech.training.training_arguments",
-    "CharacterTokenizer": "processing_bit.tokenization_character",
+    "SpellingTokenizer": "processing_bit.tokenization_spelling",
     "PhonemeTokenizer": "processing_bit.tokenization_phoneme",
     "Wav2Vec2BrainConfig": "configuration_bit.configuration_wav2vec2_brain",
     "Wav2Vec2BrainForCTC": "modeling_bit.modeling_wav2vec2_brain",
@@ -67,7 +67,7 @@ __all__ = [
     "BITProcessorWithDecoder",
     "BITTrainer",
     "BITTrainingArguments",
-    "CharacterTokenizer",
+    "SpellingTokenizer",
     "PhonemeTokenizer",
     "Wav2Vec2BrainConfig",
     "Wav2Vec2BrainForCTC",

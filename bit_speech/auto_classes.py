@@ -73,12 +73,12 @@ def _register_tokenizers() -> None:
     from configuration_bit.configuration_bit import BITConfig
     from configuration_bit.configuration_bit_gru import BITGRUConfig
     from configuration_bit.configuration_wav2vec2_brain import Wav2Vec2BrainConfig
-    from processing_bit.tokenization_character import CharacterTokenizer
     from processing_bit.tokenization_phoneme import PhonemeTokenizer
+    from processing_bit.tokenization_spelling import SpellingTokenizer
 
     for config_class in (BITConfig, BITGRUConfig):
         AutoTokenizer.register(config_class, tokenizer_class=PhonemeTokenizer, exist_ok=True)
-    AutoTokenizer.register(Wav2Vec2BrainConfig, tokenizer_class=CharacterTokenizer, exist_ok=True)
+    AutoTokenizer.register(Wav2Vec2BrainConfig, tokenizer_class=SpellingTokenizer, exist_ok=True)
 
 
 def _register_processors() -> None:

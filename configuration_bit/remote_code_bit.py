@@ -22,7 +22,7 @@ ROOMS: tuple[str, ...] = ("configuration_bit", "modeling_bit", "processing_bit")
 # A saved tokenizer says which of these it is.
 _TOKENIZERS: dict[str, list[str | None]] = {
     "PhonemeTokenizer": ["tokenization_phoneme.PhonemeTokenizer", None],
-    "CharacterTokenizer": ["tokenization_character.CharacterTokenizer", None],
+    "SpellingTokenizer": ["tokenization_spelling.SpellingTokenizer", None],
 }
 _PROCESSING: dict[str, Any] = {
     "AutoFeatureExtractor": "feature_extraction_bit.BITFeatureExtractor",
@@ -48,7 +48,7 @@ AUTO_MAPS: dict[str, dict[str, Any]] = {
         "AutoConfig": "configuration_wav2vec2_brain.Wav2Vec2BrainConfig",
         "AutoModelForCTC": "modeling_wav2vec2_brain.Wav2Vec2BrainForCTC",
         **_PROCESSING,
-        "AutoTokenizer": _TOKENIZERS["CharacterTokenizer"],
+        "AutoTokenizer": _TOKENIZERS["SpellingTokenizer"],
     },
 }
 

@@ -38,7 +38,7 @@ from bit_speech.arguments import ExperimentParser
 from bit_speech.evaluation import character_error_rate
 from bit_speech.files import write_json
 from bit_speech.simulation.text import load_sentences, normalize_sentence, pronounce
-from processing_bit.tokenization_character import CharacterTokenizer
+from processing_bit.tokenization_spelling import SpellingTokenizer
 
 SAMPLING_RATE = 16_000
 VOICES = ("en-us", "en-gb", "en-us+f3", "en-gb+m3")
@@ -91,7 +91,7 @@ def speak(text: str, voice: str, words_per_minute: int) -> np.ndarray:
     return ((audio - audio.mean()) / (audio.std() + 1e-7)).astype(np.float32)
 
 
-def build_model(arguments: SpeechArguments, tokenizer: CharacterTokenizer) -> Any:
+def build_model(arguments: SpeechArguments, tokenizer: SpellingTokenizer) -> Any:
     """A Wav2Vec2 with five convolutions (20 ms hop) and a small body."""
     names = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads")
     config = Wav2Vec2Config(
@@ -140,7 +140,7 @@ class SpeechCollator:
         }
 
 
-def spell(model: Any, collate: SpeechCollator, rows: list[dict[str, Any]], tokenizer: CharacterTokenizer) -> list[str]:
+def spell(model: Any, collate: SpeechCollator, rows: list[dict[str, Any]], tokenizer: SpellingTokenizer) -> list[str]:
     """What the model hears, greedily."""
     model.eval()
     heard = []
@@ -157,7 +157,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     arguments, training = parser.parse(argv)
     training.label_names = ["labels" if arguments.objective == "ctc" else "mask_time_indices"]
     set_seed(training.seed)
-    tokenizer = CharacterTokenizer()
+    tokenizer = SpellingTokenizer()
     extractor = Wav2Vec2FeatureExtractor(return_attention_mask=True)
     texts = choose_sentences(arguments.num_sentences, arguments.max_words)
     voices = [VOICES[i % len(VOICES)] for i in range(len(texts))]

@@ -23,8 +23,8 @@ from bit_speech import (
     BITProcessor,
     BITTrainer,
     BITTrainingArguments,
-    CharacterTokenizer,
     PhonemeTokenizer,
+    SpellingTokenizer,
 )
 from bit_speech.arguments import ExperimentParser
 from bit_speech.data import Augmentation, load_trials
@@ -116,9 +116,9 @@ def build(arguments: ExperimentArguments, trials: Any) -> tuple[BITProcessor, An
     raw = (row["features"], row["feature_kinds"], row["channel_areas"])
     channels = BITFeatureExtractor(**shaping, **selection).select(*raw).shape[1]
     known = {"participants": {row["participant_id"]: channels}, "sessions": sessions}
-    tokenizer: Any = PhonemeTokenizer() if arguments.vocabulary == "phonemes" else CharacterTokenizer()
+    tokenizer: Any = PhonemeTokenizer() if arguments.vocabulary == "phonemes" else SpellingTokenizer()
     if arguments.vocabulary == "characters" and not arguments.new_head:
-        tokenizer = CharacterTokenizer.from_speech_checkpoint(arguments.speech_checkpoint)
+        tokenizer = SpellingTokenizer.from_speech_checkpoint(arguments.speech_checkpoint)
     settings = {**known, **(arguments.model_config or {})}
     if arguments.legacy:
         settings |= {"legacy": True, "ctc_zero_infinity": True}

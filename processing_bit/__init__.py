@@ -3,13 +3,13 @@
 from .feature_extraction_bit import BITFeatureExtractor
 from .phonemization_bit import Phonemizer, phonemize_word
 from .processing_bit import BITProcessor
-from .tokenization_character import CharacterTokenizer
 from .tokenization_phoneme import PhonemeTokenizer
+from .tokenization_spelling import SpellingTokenizer
 
 __all__ = [
     "BITFeatureExtractor",
     "BITProcessor",
-    "CharacterTokenizer",
+    "SpellingTokenizer",
     "PhonemeTokenizer",
     "Phonemizer",
     "phonemize_word",

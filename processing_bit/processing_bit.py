@@ -15,11 +15,11 @@ from .tokenization_phoneme import PhonemeTokenizer
 
 
 class BITProcessor(RemoteCodeMixin, ProcessorMixin):
-    """Joins a [`BITFeatureExtractor`] and a [`PhonemeTokenizer`] or [`CharacterTokenizer`].
+    """Joins a [`BITFeatureExtractor`] and a [`PhonemeTokenizer`] or [`SpellingTokenizer`].
 
     Args:
         feature_extractor ([`BITFeatureExtractor`], *optional*): signal side; default settings if left out.
-        tokenizer ([`PhonemeTokenizer`] or [`CharacterTokenizer`], *optional*): label side; phonemes if left out.
+        tokenizer ([`PhonemeTokenizer`] or [`SpellingTokenizer`], *optional*): label side; phonemes if left out.
 
     Example:
         ```python

@@ -30,7 +30,7 @@ class SpellingDecoder:
             left out: see `unspellable`.
         lm (`NGramLM`, *optional*): word language model.
         characters (`dict[str, int]`): letter -> class of the input, and a space for the class between words, as
-            `CharacterTokenizer.characters` gives them. At most 39 letters.
+            `SpellingTokenizer.characters` gives them. At most 39 letters.
         num_classes (`int`): how many classes V the input has; those not in `characters` are ignored.
         blank (`int`): class of the CTC blank.
         **settings: settings of [`BeamSearchDecoder`]. `missing_sil_score` is -inf here: words are always separated.

@@ -21,7 +21,7 @@ def score_spelling(
     Args:
         texts (list of `str`): what was said.
         log_probs (list of `np.ndarray` of shape `(P, V)`): of the same trials, in the tokenizer's classes.
-        tokenizer ([`CharacterTokenizer`]): spells.
+        tokenizer ([`SpellingTokenizer`]): spells.
         decoder ([`SpellingDecoder`], *optional*): finds words; without it only greedy text is scored.
 
     Returns:
@@ -31,8 +31,8 @@ def score_spelling(
         ValueError: when the numbers of texts and trials differ.
 
     Example:
-        >>> from processing_bit import CharacterTokenizer
-        >>> rates, found = score_spelling(["hi"], [np.log(np.eye(32)[[11, 0, 7]] + 1e-9)], CharacterTokenizer())
+        >>> from processing_bit import SpellingTokenizer
+        >>> rates, found = score_spelling(["hi"], [np.log(np.eye(32)[[11, 0, 7]] + 1e-9)], SpellingTokenizer())
         >>> found["greedy"], rates["cer_greedy"].errors
         (['ha'], 1)
     """

@@ -9,7 +9,7 @@ import pytest
 from bit_speech.ctc import collapse
 from bit_speech.decoding import build_ngram_lm
 from bit_speech.decoding.spelling import SpellingDecoder
-from processing_bit.tokenization_character import CharacterTokenizer
+from processing_bit.tokenization_spelling import SpellingTokenizer
 
 CHARACTERS = {" ": 1, "a": 2, "b": 4}
 WIDE = {"beam_size": 2000, "beam_threshold": math.inf, "num_hypotheses": 50}
@@ -41,7 +41,7 @@ def test_the_best_sentence_is_that_of_all_paths_added_up(seed):
 
 
 def test_a_sentence_spelled_by_the_tokenizer_comes_back():
-    tokenizer = CharacterTokenizer()
+    tokenizer = SpellingTokenizer()
     path = [label for one in tokenizer.encode_text("I'll tell all") for label in (one, 0)]
     log_probs = np.log(np.eye(32)[path] * 0.9 + 0.1 / 32)
     decoder = SpellingDecoder(["i'll", "tell", "all", "bell"], None, tokenizer.characters, num_classes=32)

@@ -33,6 +33,6 @@ for cell in sorted(path for path in folder.iterdir() if path.is_dir() and (path 
     with torch.no_grad():
         logits[cell.name] = model(input_features=inputs).logits.numpy()
     processor = AutoProcessor.from_pretrained(cell, trust_remote_code=True)
-    assert type(processor.tokenizer).__name__ == "CharacterTokenizer"
+    assert type(processor.tokenizer).__name__ == "SpellingTokenizer"
     assert processor(text=["hi"])["labels"].tolist() == [[11, 10]]
 np.savez(folder / "logits.npz", **logits)

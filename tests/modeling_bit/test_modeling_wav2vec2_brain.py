@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCTC
 from bit_speech import (
     BITFeatureExtractor,
     BITProcessor,
-    CharacterTokenizer,
+    SpellingTokenizer,
     Wav2Vec2BrainConfig,
     Wav2Vec2BrainForCTC,
 )
@@ -203,7 +203,7 @@ def check_cells(cells, folder):
         optimizer.step()
         name = f"{units}-{layers}-" + "_".join(map(str, sizes))
         model.eval().save_pretrained(folder / name)
-        BITProcessor(BITFeatureExtractor(participants={"t12": 4}), CharacterTokenizer()).save_pretrained(folder / name)
+        BITProcessor(BITFeatureExtractor(participants={"t12": 4}), SpellingTokenizer()).save_pretrained(folder / name)
         with torch.no_grad():
             expected[name] = model(input_features=inputs).logits.numpy()
     script = folder / "load_cells.py"  # away from the repository: a script's own folder is importable

@@ -23,7 +23,7 @@ _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 _IGNORED = -100
 
 
-class CharacterTokenizer(RemoteCodeMixin, PreTrainedTokenizerFast):
+class SpellingTokenizer(RemoteCodeMixin, PreTrainedTokenizerFast):
     """English text to the characters of a speech checkpoint, and CTC output back to text.
 
     Args:
@@ -44,7 +44,7 @@ class CharacterTokenizer(RemoteCodeMixin, PreTrainedTokenizerFast):
 
     Example:
         ```python
-        >>> tokenizer = CharacterTokenizer()
+        >>> tokenizer = SpellingTokenizer()
         >>> tokenizer.encode_text("Hi, you!")
         [11, 10, 4, 22, 8, 16]
         >>> tokenizer.decode_ctc([11, 11, 0, 10, 4, 4, 22, 8, 0, 16])
@@ -85,7 +85,7 @@ class CharacterTokenizer(RemoteCodeMixin, PreTrainedTokenizerFast):
         self._names = {index: token for token, index in self.vocabulary.items()}
 
     @classmethod
-    def from_speech_checkpoint(cls, name: str | os.PathLike, **kwargs: Any) -> CharacterTokenizer:
+    def from_speech_checkpoint(cls, name: str | os.PathLike, **kwargs: Any) -> SpellingTokenizer:
         """Take the vocabulary of a speech checkpoint.
 
         Args:
@@ -93,7 +93,7 @@ class CharacterTokenizer(RemoteCodeMixin, PreTrainedTokenizerFast):
             **kwargs: passed to `AutoTokenizer.from_pretrained`, such as `revision`.
 
         Returns:
-            `CharacterTokenizer`: with the same classes.
+            `SpellingTokenizer`: with the same classes.
 
         Raises:
             OSError: if the checkpoint has no tokenizer (self-supervised ones often have none).
@@ -134,7 +134,7 @@ class CharacterTokenizer(RemoteCodeMixin, PreTrainedTokenizerFast):
 
         Example:
             ```python
-            >>> CharacterTokenizer().encode_text("I'm")
+            >>> SpellingTokenizer().encode_text("I'm")
             [10, 27, 17]
 
             ```
@@ -160,7 +160,7 @@ class CharacterTokenizer(RemoteCodeMixin, PreTrainedTokenizerFast):
 
         Example:
             ```python
-            >>> CharacterTokenizer().decode_ctc([6, 6, 0, 6])
+            >>> SpellingTokenizer().decode_ctc([6, 6, 0, 6])
             'tt'
 
             ```
@@ -168,7 +168,7 @@ class CharacterTokenizer(RemoteCodeMixin, PreTrainedTokenizerFast):
         return self._text(index for index, _ in groupby(_to_list(ids)))
 
     def batch_decode_ctc(self, ids: Any, frame_mask: Any | None = None) -> list[str]:
-        """[`~CharacterTokenizer.decode_ctc`] for every trial of a batch.
+        """[`~SpellingTokenizer.decode_ctc`] for every trial of a batch.
 
         Args:
             ids (`Sequence[Sequence[int]]` of shape `(B, P)`): best class of every frame.
