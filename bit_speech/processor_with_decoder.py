@@ -107,11 +107,13 @@ class BITProcessorWithDecoder:
 
         Returns:
             `Path`: the folder. The second pass is saved by the name of its model.
+
+        Raises:
+            ValueError: when the second pass has a model without a name, or `decoder` in the folder is something else.
         """
         from bit_speech.decoding.saving import save_decoder
 
         folder = Path(folder)
-        self.processor.save_pretrained(folder)
         rescoring = None
         if self.rescorer is not None:
             scorer, weights = self.rescorer
@@ -120,6 +122,7 @@ class BITProcessorWithDecoder:
             rescoring |= {name: getattr(scorer, name) for name in names}
             if not rescoring["model"]:
                 raise ValueError("The rescorer's model has no name; save it first and load it from there.")
+        self.processor.save_pretrained(folder)
         save_decoder(self.decoder, folder / DECODER_FOLDER, rescoring)
         return folder
 
