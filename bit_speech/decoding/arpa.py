@@ -110,6 +110,28 @@ def find_word(table, vocabulary, offsets, data, begin, end):
 
 
 @numba.njit(nogil=True, cache=True)
+def word_table(vocabulary, offsets):
+    """Open-addressing table for `find_word` over all words."""
+    num_words = len(offsets) - 1
+    size = 16
+    while size < 2 * num_words:
+        size *= 2
+    table = np.full(size, -1, dtype=np.int32)
+    for word in range(num_words):
+        table[find_word(table, vocabulary, offsets, vocabulary, offsets[word], offsets[word + 1])] = word
+    return table
+
+
+@numba.njit(nogil=True, cache=True)
+def find_words(table, vocabulary, offsets, data, ends):
+    """Indices of the words between consecutive `ends` of `data`; -1 for those that are not there."""
+    found = np.empty(len(ends) - 1, dtype=np.int64)
+    for i in range(len(found)):
+        found[i] = table[find_word(table, vocabulary, offsets, data, ends[i], ends[i + 1])]
+    return found
+
+
+@numba.njit(nogil=True, cache=True)
 def _parse_number(data, begin, end):
     """Decimal number and whether it was one."""
     sign = 1.0

@@ -256,3 +256,10 @@ def test_perplexity_counts_words_and_sentence_ends(hand):
     assert lm.perplexity(["a x"], include_unknown=False) < lm.perplexity(["a x"])
     with pytest.raises(ValueError, match="No sentences"):
         lm.perplexity([])
+
+
+def test_many_words_are_looked_up_at_once(hand):
+    lm = NGramLM.from_arpa(hand)
+    words = ["b", "zzz", "a", "<s>", "", "<unk>"]
+    assert lm.word_indices(words).tolist() == [lm.words.index(w) if w in lm.words else lm.unk for w in words]
+    assert lm.word_indices([]).tolist() == [] and 3 not in lm
