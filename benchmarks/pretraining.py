@@ -66,15 +66,28 @@ class Recipe:
     pretraining_dropout: float = 0.1
     temperature: float = 2.0
     fine_tuning_updates: int = 380
+    least_fine_tuning_epochs: int = 12
     fine_tuning_batch: int = 16
     fine_tuning_rate: float = 2e-3
     dropout: float = 0.4
     embedding_dropout: float = 0.2
 
-    def key(self) -> str:
-        """Short hash: cells of other recipes are never mixed with these."""
-        text = json.dumps([asdict(self), repr(cohort.ATTEMPTED), repr(cohort.IMAGINED), cohort.HUMANS, cohort.MONKEYS])
+    def key(self, condition: str) -> str:
+        """Short hash of all that a cell depends on: cells of other recipes are never mixed with these."""
+        pretrained = bool(CONDITIONS[condition])
+        numbers = {
+            name: value
+            for name, value in asdict(self).items()
+            if pretrained or not name.startswith(("pretraining", "mask", "temperature"))
+        }
+        cohort_numbers = [cohort.ATTEMPTED, cohort.IMAGINED] + ([cohort.OTHERS] if pretrained else [])
+        text = json.dumps([numbers, repr(cohort_numbers)], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+    def updates(self, trials: int) -> int:
+        """Updates of a fine-tuning: the same for every condition, and more for many trials."""
+        per_epoch = -(-trials // self.fine_tuning_batch)
+        return max(self.fine_tuning_updates, self.least_fine_tuning_epochs * per_epoch)
 
 
 RECIPE = Recipe()
@@ -117,7 +130,7 @@ def pretrain(condition: str, seed: int) -> Path:
     from configuration_bit.configuration_bit import BITConfig
     from modeling_bit.modeling_bit_pretraining import BITForMaskedModeling
 
-    output = WORK / f"encoders-{RECIPE.key()}" / f"{condition}.{seed}"
+    output = WORK / f"encoders-{RECIPE.key(condition)}" / f"{condition}.{seed}"
     if (output / "record.json").exists():
         return output
     corpus = corpus_of(condition, seed)
@@ -214,12 +227,11 @@ def fine_tune(condition: str, task: str, trials: int, seed: int) -> tuple[Any, A
     elif condition == "cross_task":
         source, _ = fine_tune("scratch", "attempted", cohort.ATTEMPTED_TRIALS, seed)
         result["read_in"] = load_pretrained_encoder(model, source.model)[cohort.TARGET]
-    epochs = RECIPE.fine_tuning_updates / -(-len(rows) // RECIPE.fine_tuning_batch)
     trainer = BITTrainer(
         model,
         BITTrainingArguments(
             output_dir=str(WORK / "fine_tuning" / f"{condition}.{task}.{trials}.{seed}"),
-            num_train_epochs=epochs,
+            max_steps=RECIPE.updates(len(rows)),
             per_device_train_batch_size=RECIPE.fine_tuning_batch,
             learning_rate=RECIPE.fine_tuning_rate,
             weight_decay=1e-5,
@@ -265,7 +277,7 @@ def run_cell(condition: str, task: str, trials: int, seed: int) -> dict[str, Any
         "task": task,
         "trials": trials,
         "seed": seed,
-        "recipe": RECIPE.key(),
+        "recipe": RECIPE.key(condition),
         "simulator": cohort.target(seed, task).version,
         **result,
         "cpu_seconds": time.process_time() - start,
@@ -279,7 +291,7 @@ def run_cell(condition: str, task: str, trials: int, seed: int) -> dict[str, Any
 
 
 def _cell_path(condition: str, task: str, trials: int, seed: int) -> Path:
-    return WORK / "cells" / f"{condition}.{task}.{trials}.{seed}.{RECIPE.key()}.json"
+    return WORK / "cells" / f"{condition}.{task}.{trials}.{seed}.{RECIPE.key(condition)}.json"
 
 
 def wanted_cells(conditions: list[str], tasks: list[str], seeds: list[int]) -> list[tuple[str, str, int, int]]:
@@ -312,7 +324,7 @@ def read_cells() -> list[dict[str, Any]]:
     for path in sorted((WORK / "cells").glob("*.json")):
         cell = json.loads(path.read_text(encoding="utf-8"))
         cells[_key(cell)] = cell
-    found = [cell for cell in cells.values() if cell["recipe"] == RECIPE.key()]
+    found = [cell for cell in cells.values() if cell["recipe"] == RECIPE.key(cell["condition"])]
     if len(found) < len(cells):
         print(f"{len(cells) - len(found)} cells of other recipes are left out")
     return sorted(found, key=_key)

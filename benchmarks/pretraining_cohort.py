@@ -50,6 +50,7 @@ HUMAN_TRIALS, MONKEY_TRIALS = 200, 400
 ATTEMPTED_TRIALS, IMAGINED_TRIALS = 300, 500
 # Attempted trials that last as long as all other participants together.
 MORE_TRIALS = 2700
+OTHERS = (HUMANS, MONKEYS, HUMAN_TRIALS, MONKEY_TRIALS, ATTEMPTED_TRIALS, IMAGINED_TRIALS, MORE_TRIALS)
 
 
 def target(seed: int, task: str) -> SimulatedParticipant:
