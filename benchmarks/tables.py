@@ -247,9 +247,62 @@ def fusion(result: dict[str, Any]) -> str:
     )
 
 
+def wav2vec2_brain(result: dict[str, Any]) -> str:
+    """A speech model listens to simulated participants."""
+    names = {
+        "full": "speech body, full fine-tuning",
+        "frozen": "speech body, frozen",
+        "scratch": "the same from scratch",
+        "lora": "speech body, low-rank adapters",
+        "bit": "BIT from scratch",
+        "gru": "GRU baseline",
+    }
+    rows = []
+    for row in result["rows"]:
+        rates = [
+            f"{percent(row[metric][0])} [{percent(row[metric][1])}, {percent(row[metric][2])}]" if metric in row else "-"
+            for metric in ("cer", "wer", "cer_lm", "wer_lm")
+        ]
+        published = result["published_cer"].get(row["model"])
+        rows.append(
+            [
+                names[row["model"]], ", ".join(map(str, row["seeds"])), *rates, percent(published) if published else "-",
+                f"{row['parameters'] / 1e6:.2f} M ({row['trainable_parameters'] / 1e6:.2f} M)",
+                f"{row['training_bins_per_s']:,.0f}", f"{row['latency_ms_median']:.1f} / {row['latency_ms_p95']:.1f}",
+            ]
+        )  # fmt: skip
+    header = ["model", "seeds", "CER", "WER", "CER with LM", "WER with LM", "published CER (T12)",
+              "parameters (learning)", "bins/s", "latency ms (p50 / p95)"]  # fmt: skip
+    text = (
+        "## A speech model listens to the cortex\n\n"
+        f"`{result['command']}`. {result['what']}. {machine_line(result)}\n" + table(header, rows)
+    )
+    body = result.get("speech_body")
+    if body:
+        heard = body["held_out_cer"]
+        text += (
+            f"\nThe speech body has {body['body_parameters'] / 1e6:.2f} M parameters and spells held-out synthesized speech with "
+            f"{percent(heard['rate'])} CER after {body['seconds_of_speech'] / 60:.0f} minutes of it.\n"
+        )
+    distances = [
+        [names[name], place, f"{found['frames'][place]['centroid_distance']:.2f}", percent(found["frames"][place]["probe_accuracy"]),
+         f"{found['sentences'][place]['centroid_distance']:.2f}", percent(found["sentences"][place]["probe_accuracy"])]
+        for name, found in result.get("analysis", {}).items() if isinstance(found, dict) for place in ("before", "after")
+    ]  # fmt: skip
+    if distances:
+        text += (
+            "\nHow far brain features are from those of the same sentences spoken (centres in units of the spread; share of features that a "
+            "linear probe tells apart on sentences it has not seen, chance 50 %):\n\n"
+            + table(["model", "the body", "centres, frames", "probe, frames", "centres, sentences", "probe, sentences"], distances)
+            + "\n![Brain and speech features before and after the body](../benchmarks/results/wav2vec2_brain_features.png)\n"
+        )
+    return text + ("\n" + result["note"] + "\n" if result.get("note") else "")
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "encoders": encoders,
+    "wav2vec2_brain": wav2vec2_brain,
     "conversion": conversion,
     "decoder": decoder,
     "pretraining": pretraining,

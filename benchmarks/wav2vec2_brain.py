@@ -236,6 +236,50 @@ def score_words() -> None:
         print("words:", name, seed, f"WER {100 * cell['wer_lm']['rate']:.1f} %", flush=True)
 
 
+def analyse(seed: int = 0, sentences: int = 60) -> dict[str, Any]:
+    """Compare what enters and leaves the body: test trials of a participant, and the same sentences spoken."""
+    import torch
+    from transformers import AutoModel
+
+    from bit_speech import BITFeatureExtractor, Wav2Vec2BrainForCTC
+    from bit_speech.evaluation.feature_distributions import feature_distance, feature_distribution_figure, feature_map
+    from bit_speech.simulation import SimulatedParticipant
+    from examples.pretrain_wav2vec2_speech import VOICES, speak
+
+    trials = list(SimulatedParticipant(PRESET, seed=seed).trials("test"))[:sentences]
+    audio: dict[str, list[np.ndarray]] = {"before": [], "after": []}
+    speech = AutoModel.from_pretrained(BODY).eval()
+    for index, trial in enumerate(trials):
+        samples = torch.from_numpy(speak(trial.text, VOICES[index % len(VOICES)], 200))[None]
+        with torch.no_grad():
+            projected, _ = speech.feature_projection(speech.feature_extractor(samples).transpose(1, 2))
+            audio["before"].append(projected[0].numpy())
+            audio["after"].append(speech.encoder(projected.clone()).last_hidden_state[0].numpy())
+    result: dict[str, Any] = {"sentences": len(trials), "seed": seed}
+    for name in REGIMES:
+        folder = WORK / f"{name}-{seed}" / "model"
+        if not folder.exists():
+            continue
+        model = Wav2Vec2BrainForCTC.from_pretrained(folder).eval()
+        extractor = BITFeatureExtractor.from_pretrained(folder)
+        brain: dict[str, list[np.ndarray]] = {"before": [], "after": []}
+        for trial in trials:
+            inputs = extractor([trial.features], session_id=trial.session_id, return_tensors="pt")
+            with torch.no_grad():
+                states = model(**inputs, output_hidden_states=True).hidden_states
+            for place, values in zip(brain, states):
+                brain[place].append(values[0].numpy())
+        found = {place: feature_distance(brain[place], audio[place]) for place in brain}
+        means = {place: feature_distance(brain[place], audio[place], level="sentence") for place in brain}
+        result[name] = {"frames": {place: one.to_dict() for place, one in found.items()},
+                        "sentences": {place: one.to_dict() for place, one in means.items()}}  # fmt: skip
+        if name == "full":
+            planes = {place: feature_map({"brain": brain[place], "speech": audio[place]}) for place in brain}
+            image = feature_distribution_figure(planes["before"], planes["after"], found)
+            (RESULTS / f"{NAME}_features.png").write_bytes(image)
+    return result
+
+
 def pooled(cells: list[dict], metric: str, draws: int = 2000) -> list[float]:
     """Errors over reference length of all seeds, with a 95 % interval over seeds and sentences."""
     rng = np.random.default_rng(0)
@@ -284,8 +328,11 @@ def summarise() -> dict[str, Any]:
         "speech_body": body,
         "rows": rows,
         "cells": list(cells.values()),
-        **{key: before[key] for key in ("note", "analysis") if key in before},
+        "analysis": before.get("analysis", {}),
+        "note": before.get("note", ""),
     }
+    if (WORK / "full-0" / "model").exists():
+        result["analysis"] = analyse()
     save_result(NAME, result)
     return result
 
