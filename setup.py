@@ -28,10 +28,14 @@ EXTRAS = {
         "rapidfuzz>=3.0",
         "scikit-learn>=1.6",
     ],
+    "cluster": ["ray[tune]>=2.50"],
     "llm": ["peft>=0.19", "trl>=1.10"],
     "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100"],
 }
-EXTRAS["all"] = sorted({name for key, names in EXTRAS.items() if key != "test" for name in names} | {"rich>=13.0"})
+# Ray is large, and of use on a cluster only.
+EXTRAS["all"] = sorted(
+    {name for key, names in EXTRAS.items() if key not in ("test", "cluster") for name in names} | {"rich>=13.0"}
+)
 EXTRAS["dev"] = sorted(
     {*EXTRAS["test"], "ruff>=0.14", "mypy>=1.18", "codespell>=2.4", "pre-commit>=4.0", "types-PyYAML"}
 )

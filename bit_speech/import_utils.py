@@ -22,6 +22,7 @@ OPTIONAL_PACKAGES = {
     "optuna": ("optuna", "decoding"),
     "peft": ("peft", "llm"),
     "pynwb": ("pynwb", "nwb"),
+    "ray": ("ray", "cluster"),
     "scipy": ("scipy", "data"),
     "sklearn": ("scikit-learn", "evaluation"),
     "trl": ("trl", "llm"),

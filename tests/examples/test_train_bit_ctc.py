@@ -91,7 +91,7 @@ def test_every_configuration_is_read_and_says_its_command_and_its_result(script,
     trials = [] if "simulate" in load_config(config) else ["--trials=somewhere"]
     arguments, training = parser.parse([f"--config={config}", "--use_cpu", *trials])
     config_class, _ = script.MODELS[arguments.model]
-    config_class(participants={"p": 4}, sessions=["a"], **arguments.model_config)
+    config_class(participants={"p": 4}, sessions=["a"], **(arguments.model_config or {}))
     assert isinstance(training.learning_rate, float) and training.seed == load_config(config)["seed"]
 
 
