@@ -153,6 +153,7 @@ def pretraining(result: dict[str, Any]) -> str:
         "matched": "BIT-All cut to the hours of BIT-Human",
         "same_participant": "the target alone, as many hours as BIT-All",
         "others": "humans and monkeys, not the target",
+        "all_crossings": "BIT-All, threshold crossings only",
         "scratch_masked": "from scratch, half of the patches hidden",
         "cross_task": "labelled attempted speech of the target",
     }
@@ -260,7 +261,9 @@ def wav2vec2_brain(result: dict[str, Any]) -> str:
     rows = []
     for row in result["rows"]:
         rates = [
-            f"{percent(row[metric][0])} [{percent(row[metric][1])}, {percent(row[metric][2])}]" if metric in row else "-"
+            f"{percent(row[metric][0])} [{percent(row[metric][1])}, {percent(row[metric][2])}]"
+            if metric in row
+            else "-"
             for metric in ("cer", "wer", "cer_lm", "wer_lm")
         ]
         published = result["published_cer"].get(row["model"])
@@ -293,7 +296,10 @@ def wav2vec2_brain(result: dict[str, Any]) -> str:
         text += (
             "\nHow far brain features are from those of the same sentences spoken (centres in units of the spread; share of features that a "
             "linear probe tells apart on sentences it has not seen, chance 50 %):\n\n"
-            + table(["model", "the body", "centres, frames", "probe, frames", "centres, sentences", "probe, sentences"], distances)
+            + table(
+                ["model", "the body", "centres, frames", "probe, frames", "centres, sentences", "probe, sentences"],
+                distances,
+            )
             + "\n![Brain and speech features before and after the body](../benchmarks/results/wav2vec2_brain_features.png)\n"
         )
     return text + ("\n" + result["note"] + "\n" if result.get("note") else "")
