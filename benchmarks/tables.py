@@ -222,6 +222,40 @@ def corpus_reading(result: dict[str, Any]) -> str:
     )
 
 
+def pretraining_throughput(result: dict[str, Any]) -> str:
+    """Training speed of pretraining."""
+    rows = [
+        [
+            name, str(measured["threads"]), f"{row['patches_per_second']:,.0f}", f"{row['patches_per_cpu_second']:,.0f}",
+            f"{row['patches_per_second_beside_ours']:.2f}", f"{row['patches_per_cpu_second_beside_ours']:.2f}",
+            percent(row["padding"]), f"{row['parameters'] / 1e6:.1f}",
+            percent(row["model_flops_utilisation"]) if "model_flops_utilisation" in row else "-",
+        ]
+        for measured in result["results"] for name, row in measured["rows"].items()
+    ]  # fmt: skip
+    memory = max(measured["peak_memory"]["process"] for measured in result["results"])
+    return (
+        "## Training speed of pretraining\n\n"
+        f"`{result['command']}`: patches (100 ms of signal) per second of whole training steps; medians of {result['results'][0]['rounds']} rounds, batch "
+        f"{result['batch']}, {result['channels']} channels, lengths of {result['lengths']}; peak memory {memory:.1f} GB; load average "
+        f"{result['load_average']:.1f} when it ended. {machine_line(result)}\n"
+        + table(
+            [
+                "contender",
+                "threads",
+                "patches/s (wall)",
+                "patches per CPU second",
+                "ours is faster by (wall)",
+                "(CPU time)",
+                "padding",
+                "M parameters",
+                "model-FLOPs utilisation",
+            ],
+            rows,
+        )
+    )
+
+
 def fusion(result: dict[str, Any]) -> str:
     """Fusion of ten simulated models."""
 
@@ -313,6 +347,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "decoder": decoder,
     "pretraining": pretraining,
     "corpus_reading": corpus_reading,
+    "pretraining_throughput": pretraining_throughput,
     "fusion": fusion,
 }
 
