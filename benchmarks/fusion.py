@@ -189,6 +189,8 @@ def rescore_all(
     saved = options.work_dir / "causal_scores.json"
     scores: dict[str, list[list[list[float]]]] = json.loads(saved.read_text()) if saved.is_file() else {}
     rescorer = CausalLMRescorer.from_pretrained(options.causal_lm, dtype="float32")
+    # The first five of each list: what lies behind hardly ever wins and costs as much.
+    nbest = {part: [[one[:5] for one in lists] for lists in nbest[part]] for part in ("tuning", "test")}
     for part in ("tuning", "test"):
         if part not in scores:
             scores[part] = []
@@ -290,7 +292,8 @@ def run_systems(
     merger = LLMMerger.from_pretrained(options.causal_lm, instruction="", dtype="float32")
     for stage in ("sft", "dpo"):
         start = time.process_time()
-        merger = train_merger(options, stage, merger, firsts["training"], texts["training"])
+        number = len(texts["training"]) if stage == "sft" else options.num_pairs
+        merger = train_merger(options, stage, merger, firsts["training"][:number], texts["training"][:number])
         name = {"sft": "merger (SFT)", "dpo": "merger (SFT, DPO)"}[stage]
         found[f"{name}, free"] = merger.merge(firsts["test"])
         tune_choice(merger, firsts["tuning"], networks["tuning"], texts["tuning"])
@@ -316,6 +319,7 @@ def main() -> None:
     parser.add_argument("--num_test", type=int, default=400)
     parser.add_argument("--num_training", type=int, default=3000)
     parser.add_argument("--sft_epochs", type=float, default=3)
+    parser.add_argument("--num_pairs", type=int, default=1000, help="training sentences that DPO takes its pairs from")
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16; faster where the processor knows it")
     parser.add_argument("--gpu", action="store_true", help="train and run the merger on CUDA")
     options = parser.parse_args()
