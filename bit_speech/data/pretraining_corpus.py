@@ -124,6 +124,15 @@ class PretrainingCorpus(Dataset):
             shape=(entry["num_bins"], entry["num_channels"]),
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the values out: another process opens the files, instead of receiving a copy of them."""
+        return {**self.__dict__, "_values": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the files again."""
+        self.__dict__.update(state)
+        self._values = [self._open(entry, verify=False) for entry in self.manifest]
+
     def __len__(self) -> int:
         return len(self.num_bins)
 
@@ -228,7 +237,7 @@ class PretrainingCorpus(Dataset):
         for number, entry in enumerate(self.manifest):
             bins = other.num_bins[other.dataset_index == number]
             hours = int(bins.sum()) * entry["bin_size_ms"] / 3.6e6
-            other.manifest.append({**entry, "num_segments": len(bins), "selected_hours": hours})
+            other.manifest.append({**entry, "num_segments": len(bins), "hours": hours})
         kept = {entry["participant"] for entry in other.manifest if entry["num_segments"]}
         other.participants = {name: channels for name, channels in self.participants.items() if name in kept}
         return other

@@ -1,5 +1,6 @@
 import json
 import math
+import pickle
 import shutil
 
 import numpy as np
@@ -264,11 +265,20 @@ def test_the_loader_gives_the_batches_of_its_sampler(corpus):
     assert set(batches[0]) == {"input_features", "attention_mask", "participant_index"}
 
 
+def test_another_process_gets_the_corpus_without_its_values(tmp_path):
+    trials = [counts("p.2024.01.01", 1, t, 5000) for t in range(4)]
+    corpus = PretrainingCorpus(build_corpus([CorpusSource(write(tmp_path / "in", trials))], tmp_path / "out"))
+    sent = pickle.dumps(corpus)
+    assert len(sent) < corpus.manifest[0]["values"]["num_bytes"] / 4
+    np.testing.assert_array_equal(pickle.loads(sent)[3]["input_features"], corpus[3]["input_features"])
+
+
 def test_a_selection_keeps_its_items_and_counts_its_hours(corpus):
     part = corpus.select([len(corpus) - 1, 1])
     np.testing.assert_array_equal(part[1]["input_features"], corpus[1]["input_features"])
     assert part.participants == corpus.participants
     assert math.isclose(part.hours, (20 + 11) * 0.02 / 3600)
+    assert [entry["num_segments"] for entry in part.manifest] == [1, 1]
     assert part.place(0) == corpus.place(len(corpus) - 1)
 
 
