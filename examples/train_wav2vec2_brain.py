@@ -2,7 +2,7 @@
 
     python examples/train_wav2vec2_brain.py --config examples/configs/wav2vec2_brain_simulated.yaml
 
-The same command continues a run that was stopped. `--legacy true` repeats the published system with its quirks.
+The same command continues a stopped run. `--legacy true` repeats the published system with its quirks.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def read_trials(arguments: ExperimentArguments) -> tuple[Any, Any, Any]:
         )
     if arguments.legacy:
         scored = first_blocks(column(train, "session_id"), column(train, "block_index"))
-        train, test = subset(train, scored, False), subset(train, scored, True)
+        return subset(train, scored, False), validation, subset(train, scored, True)
     return train, validation, test
 
 
@@ -113,15 +113,14 @@ def build(arguments: ExperimentArguments, trials: Any) -> tuple[BITProcessor, An
     selection = {"feature_kinds": arguments.feature_kinds, "channel_areas": arguments.channel_areas}
     shaping = {"normalization": arguments.normalization, "smoothing_sd_bins": arguments.smoothing_sd_bins}
     row, sessions = trials[0], sorted(set(column(trials, "session_id")))
-    raw = (row["features"], row["feature_kinds"], row["channel_areas"])
+    raw = (row[name] for name in ("features", "feature_kinds", "channel_areas"))
     channels = BITFeatureExtractor(**shaping, **selection).select(*raw).shape[1]
     known = {"participants": {row["participant_id"]: channels}, "sessions": sessions}
     tokenizer: Any = PhonemeTokenizer() if arguments.vocabulary == "phonemes" else SpellingTokenizer()
     if arguments.vocabulary == "characters" and not arguments.new_head:
         tokenizer = SpellingTokenizer.from_speech_checkpoint(arguments.speech_checkpoint)
-    settings = {**known, **(arguments.model_config or {})}
-    if arguments.legacy:
-        settings |= {"legacy": True, "ctc_zero_infinity": True}
+    quirks = {"legacy": True, "ctc_zero_infinity": True} if arguments.legacy else {}
+    settings = {**known, **(arguments.model_config or {}), **quirks}
     new_head = arguments.new_head or arguments.vocabulary == "phonemes"
     if new_head:
         settings |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.blank_token_id}
@@ -161,7 +160,7 @@ def train(arguments: ExperimentArguments, training: BITTrainingArguments, proces
 
 
 def score(arguments: ExperimentArguments, trainer: Any, trials: Any) -> dict[str, Any]:
-    """Error rates of the test trials, pooled; with --legacy also as the published code averages them."""
+    """Error rates of the test trials, pooled; with --legacy also averaged over batches."""
     if arguments.vocabulary == "phonemes":
         return {"phonemes": trainer.evaluate(trials, metric_key_prefix="test")["test_per"]}
     tokenizer, texts, decoder = trainer.processing_class.tokenizer, column(trials, "text"), None
@@ -180,6 +179,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run the experiment."""
     parser = ExperimentParser([ExperimentArguments, BITTrainingArguments], __doc__ or "", highlights=COMMON_SETTINGS)
     arguments, training = parser.parse(argv)
+    if arguments.legacy:
+        training.max_grad_norm, training.metric_for_best_model = 0.0, "eval_loss"
     set_seed(training.seed)
     train_trials, validation, test = read_trials(arguments)
     processor, model = build(arguments, train_trials)
