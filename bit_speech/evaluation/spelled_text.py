@@ -31,6 +31,7 @@ def score_spelling(
         ValueError: when the numbers of texts and trials differ.
 
     Example:
+        >>> import numpy as np
         >>> from processing_bit import SpellingTokenizer
         >>> rates, found = score_spelling(["hi"], [np.log(np.eye(32)[[11, 0, 7]] + 1e-9)], SpellingTokenizer())
         >>> found["greedy"], rates["cer_greedy"].errors
