@@ -98,21 +98,72 @@ def _trailing_zeros(typing_context, value):
     return types.uint64(types.uint64), generate
 
 
+class _Addresses(NamedTuple):
+    """Where the arrays of a `CompactArrays` begin. Numbers: counting references to arrays costs more than reading."""
+
+    table: int
+    unigram_probs: int
+    unigram_backoffs: int
+    unigram_children: int
+    records: int
+    children: int
+    samples: int
+    codebook: int
+    num_children: int
+
+
+def _loader(kind):
+    """Compiled `load(address, index)`: a number of the given type from an array that begins at an address."""
+
+    @intrinsic
+    def load(typing_context, address, index):
+        def generate(context, builder, signature, arguments):
+            pointer = builder.inttoptr(arguments[0], context.get_value_type(kind).as_pointer())
+            return builder.load(builder.gep(pointer, [arguments[1]]))
+
+        return kind(types.int64, types.int64), generate
+
+    return load
+
+
+load_u64 = _loader(types.uint64)
+load_i64 = _loader(types.int64)
+load_u32 = _loader(types.uint32)
+load_i32 = _loader(types.int32)
+load_f32 = _loader(types.float32)
+
+
+@numba.njit(nogil=True, cache=True)
+def addresses(lm):
+    """Where the arrays of a compact model begin; they must live as long as the numbers are used."""
+    return _Addresses(
+        np.int64(lm.table.ctypes.data),
+        np.int64(lm.unigram_probs.ctypes.data),
+        np.int64(lm.unigram_backoffs.ctypes.data),
+        np.int64(lm.unigram_children.ctypes.data),
+        np.int64(lm.records.ctypes.data),
+        np.int64(lm.children.ctypes.data),
+        np.int64(lm.samples.ctypes.data),
+        np.int64(lm.codebook.ctypes.data),
+        np.int64(len(lm.children)),
+    )
+
+
 @numba.njit(nogil=True, cache=True)
 def read_bits(words, position, width):
     """Bits `position` to `position + width` as a number; at most 64 of them."""
     index = position >> 6
     shift = position & 63
-    value = words[index] >> np.uint64(shift)
+    value = load_u64(words, index) >> np.uint64(shift)
     if shift + width > 64:
-        value |= words[index + 1] << np.uint64(64 - shift)
+        value |= load_u64(words, index + 1) << np.uint64(64 - shift)
     return np.int64(value & ((np.uint64(1) << np.uint64(width)) - np.uint64(1)))
 
 
 @numba.njit(nogil=True, cache=True)
 def compact_field(lm, level, column):
     """Entry of the table of a compact model."""
-    return lm.table[level * COLUMNS + column]
+    return load_i64(lm.table, level * COLUMNS + column)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -122,23 +173,23 @@ def compact_children(lm, level, node):
         return np.int64(0), compact_field(lm, 1, NUM_NODES)
     most = compact_field(lm, level + 1, NUM_NODES)
     if level == 1:
-        begin, end = np.int64(lm.unigram_children[node]), np.int64(lm.unigram_children[node + 1])
+        begin, end = np.int64(load_i32(lm.unigram_children, node)), np.int64(load_i32(lm.unigram_children, node + 1))
         return max(np.int64(0), min(begin, most)), max(np.int64(0), min(end, most))
     first_bit = compact_field(lm, level, CHILD_BIT)
     block = node >> SAMPLE_SHIFT
-    sample = min(np.int64(lm.samples[compact_field(lm, level, SAMPLE) + block]), most)
+    sample = min(np.int64(load_u32(lm.samples, compact_field(lm, level, SAMPLE) + block)), most)
     position = first_bit + sample + (block << SAMPLE_SHIFT)
     index = position >> 6
-    zeros = ~lm.children[index] & (~np.uint64(0) << np.uint64(position & 63))
+    zeros = ~load_u64(lm.children, index) & (~np.uint64(0) << np.uint64(position & 63))
     skip = node & ((1 << SAMPLE_SHIFT) - 1)
     if skip > 0:
         here = np.int64(_count_ones(zeros))
         while here < skip:
             skip -= here
             index += 1
-            if index >= len(lm.children):
+            if index >= lm.num_children:
                 return most, most
-            zeros = ~lm.children[index]
+            zeros = ~load_u64(lm.children, index)
             here = np.int64(_count_ones(zeros))
         for _ in range(skip - 1):
             zeros &= zeros - np.uint64(1)
@@ -146,9 +197,9 @@ def compact_children(lm, level, node):
         zeros &= zeros - np.uint64(1)
     while zeros == 0:
         index += 1
-        if index >= len(lm.children):
+        if index >= lm.num_children:
             return most, most
-        zeros = ~lm.children[index]
+        zeros = ~load_u64(lm.children, index)
     end = (index << 6) + np.int64(_trailing_zeros(zeros))
     begin = min(position - first_bit - node, most)
     return max(np.int64(0), begin), max(np.int64(0), min(begin + end - position, most))
@@ -169,27 +220,27 @@ def _compact_parent(lm, level, node):
     low, high = np.int64(0), ((compact_field(lm, below, NUM_NODES) - 1) >> SAMPLE_SHIFT) + 1
     while high - low > 1:
         middle = (low + high) >> 1
-        if lm.samples[first_sample + middle] <= node:
+        if load_u32(lm.samples, first_sample + middle) <= node:
             low = middle
         else:
             high = middle
     # The context is the number of zeros before the one that stands for the n-gram.
     context = low << SAMPLE_SHIFT
-    sample = min(np.int64(lm.samples[first_sample + low]), node)
+    sample = min(np.int64(load_u32(lm.samples, first_sample + low)), node)
     ones = node - sample
     position = compact_field(lm, below, CHILD_BIT) + sample + context
     index = position >> 6
     skipped = position & 63
-    bits = lm.children[index] & (~np.uint64(0) << np.uint64(skipped))
+    bits = load_u64(lm.children, index) & (~np.uint64(0) << np.uint64(skipped))
     here = np.int64(_count_ones(bits))
     while here <= ones:
         ones -= here
         context += 64 - skipped - here
         skipped = np.int64(0)
         index += 1
-        if index >= len(lm.children):
+        if index >= lm.num_children:
             return np.int64(0)
-        bits = lm.children[index]
+        bits = load_u64(lm.children, index)
         here = np.int64(_count_ones(bits))
     for _ in range(ones):
         bits &= bits - np.uint64(1)
@@ -201,11 +252,11 @@ def _compact_parent(lm, level, node):
 def compact_suffix(lm, level, node):
     """The n-gram without its first word, as a position in the level below, for levels above 1."""
     key = compact_key(lm, level, node)
-    if level > 2 and level >= lm.table[0] - 1:
+    if level > 2 and level >= load_i64(lm.table, 0) - 1:
         # At most two levels down the keys are positions.
         parent = _compact_parent(lm, level, node)
         shorter = compact_key(lm, level - 1, parent)
-        if level - 1 > 2 and level == lm.table[0]:
+        if level - 1 > 2 and level == load_i64(lm.table, 0):
             grandparent = _compact_parent(lm, level - 1, parent)
             shortest = min(compact_key(lm, level - 2, grandparent), compact_field(lm, level - 3, NUM_NODES) - 1)
             base, _ = compact_children(lm, level - 3, shortest)
@@ -219,10 +270,10 @@ def compact_suffix(lm, level, node):
 def compact_prob(lm, level, node):
     """Natural-log probability of an n-gram of any level."""
     if level == 1:
-        return np.float64(lm.unigram_probs[node])
+        return np.float64(load_f32(lm.unigram_probs, node))
     width = compact_field(lm, level, RECORD_BITS)
     position = compact_field(lm, level, RECORD_BIT) + node * width + compact_field(lm, level, KEY_BITS)
-    return np.float64(lm.codebook[2 * CODES * level + read_bits(lm.records, position, 8)])
+    return np.float64(load_f32(lm.codebook, 2 * CODES * level + read_bits(lm.records, position, 8)))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -231,12 +282,12 @@ def compact_backoff(lm, level, node):
     if level == 0:
         return np.float64(0.0), False
     if level == 1:
-        backoff = np.float64(lm.unigram_backoffs[node])
-        return backoff, backoff != 0.0 or lm.unigram_children[node + 1] > lm.unigram_children[node]
+        backoff = np.float64(load_f32(lm.unigram_backoffs, node))
+        return backoff, backoff != 0.0 or load_i32(lm.unigram_children, node + 1) > load_i32(lm.unigram_children, node)
     width = compact_field(lm, level, RECORD_BITS)
     position = compact_field(lm, level, RECORD_BIT) + node * width + compact_field(lm, level, KEY_BITS) + 8
     code = read_bits(lm.records, position, 8)
-    return np.float64(lm.codebook[2 * CODES * level + CODES + code]), code != 0
+    return np.float64(load_f32(lm.codebook, 2 * CODES * level + CODES + code)), code != 0
 
 
 @numba.njit(nogil=True, cache=True)
@@ -260,7 +311,7 @@ def compact_find(lm, level, begin, end, key):
 @numba.njit(nogil=True, cache=True)
 def compact_place(lm, state):
     """Level and position of a state; the empty context for what is no context."""
-    order = lm.table[0]
+    order = load_i64(lm.table, 0)
     level = np.int64(0)
     while level + 1 < order and state >= compact_field(lm, level + 1, FIRST_STATE):
         level += 1
@@ -273,8 +324,9 @@ def compact_place(lm, state):
 
 
 @numba.njit(nogil=True, cache=True)
-def _score_compact(lm, state, word):
-    order = lm.table[0]
+def _score_compact(arrays, state, word):
+    lm = addresses(arrays)
+    order = load_i64(lm.table, 0)
     depth, node = compact_place(lm, state)
     # The state and what it backs off to, shortest first.
     zero = np.int64(0)
@@ -312,13 +364,14 @@ def _score_compact(lm, state, word):
 @numba.njit(nogil=True, cache=True)
 def _compact_child_place(lm, child):
     level = np.int64(1)
-    while level < lm.table[0] and child >= compact_field(lm, level + 1, FIRST_STATE):
+    while level < load_i64(lm.table, 0) and child >= compact_field(lm, level + 1, FIRST_STATE):
         level += 1
     return level, child - compact_field(lm, level, FIRST_STATE)
 
 
 @numba.njit(nogil=True, cache=True)
-def _child_word_compact(lm, child):
+def _child_word_compact(arrays, child):
+    lm = addresses(arrays)
     level, node = _compact_child_place(lm, child)
     while level > 1:
         node = compact_suffix(lm, level, node)
@@ -327,13 +380,15 @@ def _child_word_compact(lm, child):
 
 
 @numba.njit(nogil=True, cache=True)
-def _child_score_compact(lm, child):
+def _child_score_compact(arrays, child):
+    lm = addresses(arrays)
     level, node = _compact_child_place(lm, child)
     return compact_prob(lm, level, node)
 
 
 @numba.njit(nogil=True, cache=True)
-def _child_range_compact(lm, state):
+def _child_range_compact(arrays, state):
+    lm = addresses(arrays)
     level, node = compact_place(lm, state)
     begin, end = compact_children(lm, level, node)
     first = compact_field(lm, level + 1, FIRST_STATE)
@@ -341,7 +396,8 @@ def _child_range_compact(lm, state):
 
 
 @numba.njit(nogil=True, cache=True)
-def _back_off_compact(lm, state):
+def _back_off_compact(arrays, state):
+    lm = addresses(arrays)
     level, node = compact_place(lm, state)
     backoff, _ = compact_backoff(lm, level, node)
     if level < 2:

@@ -20,6 +20,7 @@ from .lm_kernels import (
     SAMPLE_SHIFT,
     CompactArrays,
     LMArrays,
+    addresses,
     compact_backoff,
     compact_children,
     compact_field,
@@ -329,7 +330,8 @@ def unpack(
 
 
 @numba.njit(nogil=True, cache=True)
-def _unpack_level(lm, level, lower_words, words, suffix, probs, backoffs, begins):
+def _unpack_level(arrays, level, lower_words, words, suffix, probs, backoffs, begins):
+    lm = addresses(arrays)
     for node in range(len(probs)):
         probs[node] = compact_prob(lm, level, node)
         if len(backoffs):
