@@ -339,6 +339,56 @@ def wav2vec2_brain(result: dict[str, Any]) -> str:
     return text + ("\n" + result["note"] + "\n" if result.get("note") else "")
 
 
+def language_models(result: dict[str, Any]) -> str:
+    """Building and querying n-gram models."""
+
+    def build(found: dict[str, Any]) -> list[str]:
+        return [f"{found['wall_s']:.0f}", f"{found['cpu_s']:.0f}", f"{found['peak_rss_mb']:,.0f}"]
+
+    def query(found: dict[str, Any]) -> list[str]:
+        perplexity = f"{found['perplexity']:.2f}" if "perplexity" in found else "-"
+        return [
+            f"{found['file_mb']:.0f}", f"{found['bytes_per_ngram']:.2f}", perplexity,
+            f"{1e3 * found['open_s']:.0f} / {1e3 * found['open_checked_s']:.0f}", f"{found['rss_all_pages_mb']:.0f}",
+            f"{found['sentence_ns_per_word']:.0f}", f"{found['compiled_ns_per_word']:.0f}",
+        ]  # fmt: skip
+
+    rows = []
+    for order, row in result["small"].items():
+        for name in ("exact", "quantized"):
+            found = row[name]
+            rows.append([f"{order}-gram, {name}", f"{sum(found['ngrams']):,}", *build(found), *query(found["query"])])
+        if "lmplz" in row:
+            kenlm = f"{row['kenlm']['sentence_ns_per_word']:.0f}" if "kenlm" in row else "-"
+            size = f"{row['kenlm_trie_mb']:.0f}"
+            rows.append(
+                [
+                    f"{order}-gram, lmplz; KenLM trie, 8 bits",
+                    f"{sum(row['exact']['ngrams']):,}",
+                    *build(row["lmplz"]),
+                    size,
+                ]
+                + [
+                    f"{1e6 * row['kenlm_trie_mb'] / sum(row['exact']['ngrams']):.2f}",
+                    f"{row['lmplz']['perplexity']:.2f}",
+                ]
+                + ["-", "-", kenlm, "-"]
+            )
+    large = result.get("large")
+    if large:
+        rows.append(["large 5-gram, quantized", f"{sum(large['ngrams']):,}", *build(large), *query(large["query"])])
+    if large and "lmplz" in large:
+        rows.append(["large 5-gram, lmplz", f"{sum(large['ngrams']):,}", *build(large["lmplz"]), *["-"] * 7])
+    header = ["model", "n-grams", "build s", "CPU s", "peak MB", "file MB", "bytes per n-gram", "perplexity"]
+    header += ["open ms (checked)", "resident MB, all pages", "ns per word, by sentence", "ns per word, compiled"]
+    return (
+        "## Language models\n\n"
+        "`python -m benchmarks.language_models --data_dir DIR --kenlm_dir FOLDER`: 12 million words, every 100th sentence held out; the large "
+        "model is of 55 million words, most of them drawn from a 3-gram, so its size counts and not its perplexity. Two threads build. Open: without and "
+        f"with checksums, vocabulary included. {machine_line(result)}\n" + table(header, rows)
+    )
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "encoders": encoders,
@@ -349,6 +399,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "corpus_reading": corpus_reading,
     "pretraining_throughput": pretraining_throughput,
     "fusion": fusion,
+    "language_models": language_models,
 }
 
 
