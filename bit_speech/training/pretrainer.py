@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy
 
 from bit_speech.data.pretraining_corpus import CorpusBatchSampler, PretrainingCorpus
+from bit_speech.data.resident_corpus import ResidentCorpus
 from bit_speech.training.batches import LengthSortedBatchSampler, TrialLoader
 from bit_speech.training.pretraining_arguments import BITPretrainingArguments
 from bit_speech.training.pretraining_batches import EpochKeys, MaskedBatches
@@ -161,7 +162,8 @@ class BITPretrainer(SurvivingTrainer):
             num_processes=self.args.world_size,
             process_index=self.args.process_index,
         )
-        batches = MaskedBatches(corpus, self.model.config, seed, shuffle_time=self.args.shuffle_time)
+        stored = ResidentCorpus(corpus, self.args.device) if self.args.corpus_on_device else corpus
+        batches = MaskedBatches(stored, self.model.config, seed, shuffle_time=self.args.shuffle_time)
         return self._loader(batches, EpochKeys(sampler))
 
     def get_eval_dataloader(self, eval_dataset: PretrainingCorpus | None = None) -> DataLoader:
@@ -194,7 +196,7 @@ class BITPretrainer(SurvivingTrainer):
         """Patches of a batch that count in its loss."""
         if "time_mask" in batch:
             return int(batch["time_mask"].sum())
-        frames = batch["attention_mask"].sum(dim=1) // self.model.config.patch_size
+        frames = batch["num_bins"] // self.model.config.patch_size
         return int((frames - 1).clamp(min=0).sum())
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
@@ -230,7 +232,7 @@ class BITPretrainer(SurvivingTrainer):
 
     def _cost(self, batch: dict[str, torch.Tensor]) -> tuple[int, int, int, int]:
         """Patches that count in the loss, bins, patches, and operations of a batch."""
-        config, bins = self.model.config, batch["attention_mask"].sum(dim=1)
+        config, bins = self.model.config, batch["num_bins"]
         frames, targets = bins // config.patch_size, int(batch["num_targets"])
         flops = training_flops(
             config,

@@ -25,6 +25,7 @@ PRETRAINING_SETTINGS = (
     "white_noise_sd",
     "constant_offset_sd",
     "mixing_temperature",
+    "corpus_on_device",
     "shuffle_time",
     "eval_strategy",
     "eval_steps",
@@ -46,6 +47,8 @@ class BITPretrainingArguments(CommonTrainingArguments):
         constant_offset_sd (`float`): offset added to every channel of a trial.
         mixing_temperature (`float`): how datasets of different sizes share the batches: 1 in proportion to their size,
             infinity equally, values between lift the small ones.
+        corpus_on_device (`bool`): keep the training corpus in the accelerator's memory, one byte a value for counts,
+            and make batches there, without loader workers.
         shuffle_time (`bool`): a control: the bins of every trial in random order, so that only what happens within a
             bin is left to learn.
 
@@ -72,6 +75,7 @@ class BITPretrainingArguments(CommonTrainingArguments):
     mixing_temperature: float = field(
         default=1.0, metadata={"help": "1: datasets in proportion to their size; infinity: equal shares."}
     )
+    corpus_on_device: bool = field(default=False, metadata={"help": "Keep the corpus in the accelerator's memory."})
     shuffle_time: bool = field(default=False, metadata={"help": "Control: bins of every trial in random order."})
 
     def __post_init__(self) -> None:
@@ -84,5 +88,10 @@ class BITPretrainingArguments(CommonTrainingArguments):
         for name in ("smoothing_sd_bins", "white_noise_sd", "constant_offset_sd"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 (off) or positive")
+        if self.corpus_on_device and self.dataloader_num_workers:
+            raise ValueError(
+                f"corpus_on_device makes batches without workers, got dataloader_num_workers="
+                f"{self.dataloader_num_workers}: leave one of them out"
+            )
         if not self.mixing_temperature > 0:
             raise ValueError(f"mixing_temperature is {self.mixing_temperature}; it must be positive, or infinity")

@@ -49,7 +49,7 @@ class MaskedBatches(Dataset):
     """What a loader reads: keys in, batches with masks out.
 
     Args:
-        corpus ([`~bit_speech.data.PretrainingCorpus`]): the trials.
+        corpus ([`~bit_speech.data.PretrainingCorpus`] or its resident copy): the trials.
         config ([`BITConfig`]): of the model: its participants, and what is hidden.
         seed (`int`): seed of the masks. A mask depends on it, on the epoch and on the trial alone.
         shuffle_time (`bool`): put the bins of every trial in a random order, always the same one for a trial.
@@ -74,7 +74,8 @@ class MaskedBatches(Dataset):
 
         Returns:
             `dict[str, torch.Tensor]`: `input_features` (raw), `attention_mask`, `participant_index` of the model,
-                `trial_index`, `time_mask` unless nothing is masked, and `labels` when counts are predicted.
+                `trial_index`, `num_bins` of each trial, `time_mask` unless nothing is masked, and `labels` when counts
+                are predicted.
         """
         config = self.config
         positions = [position for _, position in keys]
@@ -86,8 +87,10 @@ class MaskedBatches(Dataset):
             self._shuffle(batch, positions)
         batch["participant_index"] = torch.tensor(self._positions)[batch["participant_index"]]
         batch["trial_index"] = torch.tensor(positions)
+        # What the host needs to know of a batch, without asking the accelerator for it.
+        batch["num_bins"] = torch.from_numpy(np.asarray(self.corpus.num_bins)[positions])
         if config.pretraining_objective != "autoregressive":
-            lengths = batch["attention_mask"].sum(dim=1) // config.patch_size
+            lengths = batch["num_bins"] // config.patch_size
             seeds = torch.tensor([_trial_seed(self.seed, *key) for key in keys])
             batch["time_mask"] = sample_span_mask(
                 lengths, int(lengths.max()), config.mask_ratio, config.mask_max_span, trial_seeds=seeds
@@ -95,7 +98,8 @@ class MaskedBatches(Dataset):
         return batch
 
     def _shuffle(self, batch: dict[str, torch.Tensor], positions: Sequence[int]) -> None:
-        for row, (position, length) in enumerate(zip(positions, batch["attention_mask"].sum(dim=1).tolist())):
+        for row, position in enumerate(positions):
+            length = int(self.corpus.num_bins[position])
             order = torch.from_numpy(np.random.default_rng((self.seed, position)).permutation(length))
             for key in batch.keys() & {"input_features", "labels"}:
                 batch[key][row, :length] = batch[key][row, order]

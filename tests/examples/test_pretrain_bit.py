@@ -178,3 +178,15 @@ def test_the_search_draws_from_the_papers_ranges_and_keeps_the_best(tmp_path, mo
     assert result["per_device_train_batch_size"] in SEARCH_SPACE["per_device_train_batch_size"]
     for name in ("learning_rate", "weight_decay"):
         assert SEARCH_SPACE[name][0] <= result[name] <= SEARCH_SPACE[name][1]
+
+
+def test_a_corpus_in_the_accelerators_memory_gives_the_same_run(script, folders, tmp_path):
+    losses = []
+    for resident in ("true", "false"):
+        output = tmp_path / resident
+        script.main(flags(folders, output, f"--corpus_on_device={resident}", "--logging_steps=1"))
+        curve = json.loads((output / "learning_curve.json").read_text())
+        losses.append([log["loss"] for log in curve if "loss" in log])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6) and len(losses[0]) == 4
+    with pytest.raises(ValueError, match="dataloader_num_workers=2"):
+        script.main(flags(folders, tmp_path / "x", "--corpus_on_device=true", "--dataloader_num_workers=2"))
