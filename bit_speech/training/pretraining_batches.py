@@ -14,6 +14,7 @@ from modeling_bit.masking_bit import sample_span_mask
 
 if TYPE_CHECKING:
     from bit_speech.data.pretraining_corpus import CorpusBatchSampler, PretrainingCorpus
+    from bit_speech.data.resident_corpus import ResidentCorpus
     from configuration_bit.configuration_bit import BITConfig
 
 
@@ -55,7 +56,9 @@ class MaskedBatches(Dataset):
         shuffle_time (`bool`): put the bins of every trial in a random order, always the same one for a trial.
     """
 
-    def __init__(self, corpus: PretrainingCorpus, config: BITConfig, seed: int, shuffle_time: bool = False) -> None:
+    def __init__(
+        self, corpus: PretrainingCorpus | ResidentCorpus, config: BITConfig, seed: int, shuffle_time: bool = False
+    ) -> None:
         self.corpus, self.config, self.seed, self.shuffle_time = corpus, config, seed, shuffle_time
         names = list(config.participants)
         self._positions = [names.index(name) for name in corpus.participants]

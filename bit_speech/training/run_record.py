@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +45,7 @@ def describe_run(trainer: SurvivingTrainer, **more: Any) -> dict[str, Any]:
 
     Args:
         trainer ([`SurvivingTrainer`]): before, during or after training.
-        **more: what only this kind of trainer has; dataclasses become dictionaries.
+        **more: what only this kind of trainer has.
 
     Returns:
         `dict`: plain values.
@@ -74,6 +73,6 @@ def describe_run(trainer: SurvivingTrainer, **more: Any) -> dict[str, Any]:
             "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
             "arguments": {key: value for key, value in args.to_dict().items() if not key.endswith("_token")},
             "model_config": trainer.model.config.to_diff_dict(),
-            **{key: asdict(value) if is_dataclass(value) else value for key, value in more.items()},
+            **more,
         }
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -440,7 +441,7 @@ class BITTrainer(SurvivingTrainer):
                 "train": trials.content_hash() if trials is not None else None,
                 **{name: prepared.content_hash() for name, prepared in self.evaluation_sets().items()},
             },
-            augmentation=self.augmentation,
+            augmentation=None if self.augmentation is None else asdict(self.augmentation),
             feature_extractor={key: value for key, value in extractor.to_dict().items() if key != "session_statistics"},
         )
 
