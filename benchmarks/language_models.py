@@ -2,7 +2,7 @@
 
     python -m benchmarks.language_models --data_dir DIR [--kenlm_dir DIR] [--large_text FILE] [--keep_model DIR]
 
-DIR holds lm_text.txt.xz (one sentence per line) and lm3s.arpa.xz. Every 100th sentence is held out. The large text is the
+DIR holds lm_text.txt.xz (a sentence per line) and lm3s.arpa.xz. Every 100th sentence is held out. The large text is the
 training text and sentences drawn from lm3s, up to 55 million words: enough for a 5-gram of 100 million n-grams. Every
 measurement runs in a process of its own. The package kenlm is asked too when it is installed.
 """
