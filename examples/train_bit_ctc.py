@@ -114,12 +114,12 @@ def build(arguments: ExperimentArguments, trials: Any) -> tuple[BITProcessor, An
         channel_areas=arguments.channel_areas,
     )
     first = {participant: i for i, participant in reversed(list(enumerate(column(trials, "participant_id"))))}
-    participants, crossings = {}, {}
+    participants, kinds_of = {}, {}
     for participant, i in first.items():
         kinds, areas = trials[i]["feature_kinds"], trials[i]["channel_areas"]
         chosen = extractor.select(np.arange(len(kinds))[None], kinds, areas)[0]
         participants[participant] = len(chosen)
-        crossings[participant] = [n for n, c in enumerate(chosen) if kinds[c] == "threshold_crossings"]
+        kinds_of[participant] = [kinds[c] for c in chosen]
     settings = dict(arguments.model_config or {})
     by_session = arguments.model == "gru" or settings.get("read_in") == "session"
     sessions = sorted(set(column(trials, "session_id"))) if by_session else []
@@ -131,7 +131,11 @@ def build(arguments: ExperimentArguments, trials: Any) -> tuple[BITProcessor, An
         # The sizes of the pretrained encoder; its masking ends here unless it is asked for again.
         values = {**before.to_dict(), "mask_ratio": 0.0, "participants": participants, "sessions": sessions, **settings}
         model = model_class(config_class.from_dict(values))
-        kept = {name: channels for name, channels in crossings.items() if name in before.participants}
+        kept = {}
+        for name, channels in participants.items():
+            if before.participants.get(name, channels) != channels:
+                known = BITFeatureExtractor.from_pretrained(arguments.pretrained).feature_kinds
+                kept[name] = [n for n, kind in enumerate(kinds_of[name]) if known is None or kind in known]
         print("read-in layers:", load_pretrained_encoder(model, arguments.pretrained, kept))
     extractor = BITFeatureExtractor(**{**extractor.to_dict(), "participants": participants, "sessions": sessions})
     return BITProcessor(extractor, PhonemeTokenizer()), model

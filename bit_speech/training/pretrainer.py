@@ -100,12 +100,14 @@ class BITPretrainer(SurvivingTrainer):
             corpus = getattr(self, name)
             if corpus is not None:
                 setattr(self, name, _usable(corpus, config, name))
-        # Saved with the model: it says how the signal was prepared.
+        # Saved with the model: it says how the signal was prepared, and which kinds of channels the read-ins know.
+        stored = getattr(train_dataset if train_dataset is not None else eval_dataset, "settings", {})
         self.processing_class = BITFeatureExtractor(
             participants=config.participants,
+            normalization=stored.get("normalization", "block"),
             smoothing_sd_bins=args.smoothing_sd_bins,
             smoothing="causal" if args.causal_smoothing else "symmetric",
-            feature_kinds=["threshold_crossings"],
+            feature_kinds=stored.get("feature_kinds"),
         )
         kernel = torch.from_numpy(self.processing_class.smoothing_kernel()[::-1].copy())
         self._input = PretrainingInput(

@@ -115,8 +115,10 @@ def test_a_command_that_cannot_work_is_refused_with_the_remedy(script, tmp_path,
 def test_training_starts_from_a_pretrained_encoder(script, small_preset, tmp_path, capsys, known):
     import torch
 
-    from bit_speech import BITConfig, BITForCTC, BITForMaskedModeling
+    from bit_speech import BITConfig, BITFeatureExtractor, BITForCTC, BITForMaskedModeling
 
+    kinds = {"feature_kinds": ["threshold_crossings"]}
+    BITFeatureExtractor(participants={known: 8}, **kinds).save_pretrained(tmp_path / "encoder")
     encoder = BITForMaskedModeling(BITConfig(participants={known: 8}, mask_ratio=0.5, **SMALL["bit"]))
     encoder.save_pretrained(tmp_path / "encoder")
     settings = [*flags("bit", tmp_path / "run"), "--model_config={}", "--learning_rate=0"]

@@ -251,11 +251,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
 def test_the_saved_folder_says_how_the_signal_was_prepared_and_fine_tunes(tiny, tmp_path):
     from bit_speech import BITConfig, BITForCTC, load_pretrained_encoder
 
-    run = tiny.pretrainer(tmp_path, smoothing_sd_bins=1.0)
+    corpus = tiny.MemoryCorpus(tiny.PARTICIPANTS)
+    corpus.settings = {"feature_kinds": ["threshold_crossings"], "normalization": "session"}
+    run = tiny.pretrainer(tmp_path, corpus, smoothing_sd_bins=1.0)
     run.train()
     run.save_model(str(tmp_path / "model"))
     extractor = BITFeatureExtractor.from_pretrained(tmp_path / "model")
-    assert extractor.smoothing_sd_bins == 1.0 and extractor.feature_kinds == ["threshold_crossings"]
+    assert extractor.smoothing_sd_bins == 1.0 and extractor.normalization == "session"
+    assert extractor.feature_kinds == ["threshold_crossings"]
     model = BITForCTC(BITConfig.from_pretrained(tmp_path / "model", participants={"h": 12}, mask_ratio=0.0))
     assert load_pretrained_encoder(model, tmp_path / "model", {"h": range(6)}) == {"h": "widened"}
     record = json.loads((tmp_path / "metrics.json").read_text())
