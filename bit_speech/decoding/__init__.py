@@ -5,9 +5,11 @@ from .build_lm import build_ngram_lm
 from .fusion import Candidate, ConfusionNetwork, candidates_from_nbest, confusion_network, vote
 from .greedy import greedy_decode
 from .language_model import NGramLM
+from .lattice import Lattice, LatticeArc
 from .lexicon import Lexicon
 from .merging import LLMMerger, merger_prompt
 from .rescoring import CausalLMRescorer, RescoringWeights, rescore
+from .streaming import DecoderState, PartialText
 from .tuning import optimize_decoder, tune_decoder, tune_rescoring
 
 __all__ = [
@@ -15,10 +17,14 @@ __all__ = [
     "Candidate",
     "CausalLMRescorer",
     "ConfusionNetwork",
+    "DecoderState",
     "Hypothesis",
+    "Lattice",
+    "LatticeArc",
     "LLMMerger",
     "Lexicon",
     "NGramLM",
+    "PartialText",
     "RescoringWeights",
     "Word",
     "build_ngram_lm",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +19,15 @@ import numpy.typing as npt
 
 from configuration_bit.phoneme_inventory_bit import MODEL_ORDER, class_permutation
 
-from .beam_kernels import (
-    BLANK,
-    CONTEXT,
-    DONE,
-    HISTORY,
-    LABEL,
-    LM,
-    MORE_HISTORIES,
-    MORE_HYPOTHESES,
-    NODE,
-    NUM_HISTORIES,
-    NUM_RECORDS,
-    RAW,
-    RECORD,
-    STATE,
-    TOTAL,
-    WEIGHTED,
-    Beam,
-    Histories,
-    SearchSettings,
-    advance,
-    fill_history_table,
-    fill_look_ahead,
-    finish,
-)
+from .beam_kernels import SearchSettings
+from .build_lm import build_ngram_lm
 from .greedy import check_log_probs
+from .hot_phrases import hot_phrases
 from .language_model import NGramLM
+from .lattice import Lattice, read_lattice, read_sentences
 from .lexicon import Lexicon
-from .lm_kernels import LMArrays
+from .search_graph import Model, fill_look_ahead
+from .streaming import DecoderState, PartialText, Workspace
 
 
 @dataclass(frozen=True)
@@ -55,7 +38,8 @@ class Word:
         text (`str`): the word.
         start_frame (`int`): frame of its first phoneme.
         end_frame (`int`): one past the last frame of its last phoneme.
-        confidence (`float`): share of the n-best probability whose hypotheses have this word at overlapping frames.
+        confidence (`float`): share of the lattice's probability that has this word at overlapping frames; NaN when no
+            lattice was kept (`num_hypotheses=1`).
     """
 
     text: str
@@ -70,9 +54,10 @@ class Hypothesis:
 
     Args:
         text (`str`): words separated by spaces.
-        score (`float`): `acoustic_score + lm_weight * lm_score + word_score * number of words`.
+        score (`float`): `acoustic_score + lm_weight * lm_score + word_score * number of words`, with the boosts of hot
+            phrases and what unknown words cost.
         acoustic_score (`float`): CTC score of all alignments (or of the best, when merging by maximum), after the blank
-            penalty and the acoustic scale, with what missing SILs cost.
+            penalty and the acoustic scale, with what missing SILs cost and with pronunciation scores.
         lm_score (`float`): unweighted language-model score with the end of the sentence.
         words (`list[Word]`): the words with their times.
         complete (`bool`): False when no hypothesis ended with a whole word, so that the word in progress was dropped.
@@ -99,7 +84,7 @@ class BeamSearchDecoder:
         blank_penalty (`float`): subtracted from the blank's log-probability, before scaling (natural log; the
             benchmark's "blank penalty 90" is log 90 = 4.5).
         beam_threshold (`float`): hypotheses this far below the best are dropped, natural-log units.
-        num_hypotheses (`int`): how many sentences to return at most.
+        num_hypotheses (`int`): how many sentences to return at most. With 1 no lattice is kept, which is faster.
         missing_sil_score (`float`): added when a word is not followed by SIL; -inf forbids it.
         unknown_word_score (`float`, optional): added to the `<unk>` score of lexicon words that the language model does
             not know; None drops such words.
@@ -107,25 +92,31 @@ class BeamSearchDecoder:
             then had a probability below one minus this value in that frame. 1.0 skips only certain blanks: on
             over-confident posteriors 0.9999 cost a tenth of the words that were right otherwise, and saved little.
         merge (`str`): `"log_add"` sums alignments, `"max"` keeps the best one.
-        recombine (`bool`): of hypotheses that differ only in words the language model no longer sees, keep the best
-            alone: a narrower beam does, but the n-best list gets poorer.
+        recombine (`bool`): of hypotheses that differ only in words the language model no longer sees, keep the best;
+            the others stay in the lattice. Without it every sequence of words is a hypothesis of its own: exact, and
+            many times slower.
+        lattice_beam (`float`): what recombination drops is kept in the lattice when it is at most so much worse.
+        confidence_temperature (`float`): scores are divided by it before word confidences are computed.
+        pronunciation_weight (`float`): factor on the log-probabilities of pronunciations.
+        hotwords (`dict[str, float]`, optional): words or phrases, and what each occurrence adds to the score (natural
+            log). All their words must be in the lexicon.
         class_order (`str`): order of the 41 classes of the input: `"model"`, `"lm"` or `"tf24"`.
 
     Raises:
-        ValueError: when a setting makes no sense; the message names it.
+        ValueError: when a setting makes no sense, or no word of the lexicon can be used.
 
     Note:
-        Labels have a SIL after every word, the last one too; SIL before the first word and repeated SIL cost nothing.
-        A score does not depend on threads or on what was decoded before.
+        Scores need not be normalised; what matters is the ratio of acoustic scale and language-model weight. The graph
+        that is searched (a small trie for every language-model state that is visited) follows the static transducers of
+        Mohri, Pereira and Riley (2002), made lazily.
 
     Example:
         >>> import numpy as np
-        >>> lexicon = Lexicon.from_words({"a": "AH", "be": "B IY"})
-        >>> decoder = BeamSearchDecoder(lexicon, None)
-        >>> path = [0, 7, 0, 18, 40, 0]  # blank B blank IY SIL blank
-        >>> log_probs = np.log(np.eye(41)[path] * 0.9 + 0.1 / 41)
-        >>> decoder.decode(log_probs)[0].text
-        'be'
+        >>> lexicon = Lexicon.from_words({"hi": "HH AY", "high": "HH AY"})
+        >>> decoder = BeamSearchDecoder(lexicon, build_ngram_lm(["hi", "hi hi high"], order=2))
+        >>> path = [16, 0, 6, 40]  # HH, blank, AY, SIL
+        >>> decoder.decode(np.log(np.eye(41)[path] * 0.9 + 0.1 / 41))[0].text
+        'hi'
     """
 
     def __init__(
@@ -138,13 +129,17 @@ class BeamSearchDecoder:
         word_score: float = 0.0,
         acoustic_scale: float = 1.0,
         blank_penalty: float = 0.0,
-        beam_threshold: float = 25.0,
+        beam_threshold: float = 14.0,
         num_hypotheses: int = 10,
         missing_sil_score: float = -4.0,
         unknown_word_score: float | None = 0.0,
         blank_skip_threshold: float = 1.0,
         merge: str = "log_add",
-        recombine: bool = False,
+        recombine: bool = True,
+        lattice_beam: float = 8.0,
+        confidence_temperature: float = 1.0,
+        pronunciation_weight: float = 1.0,
+        hotwords: Mapping[str, float] | None = None,
         class_order: str = "model",
     ) -> None:
         for name, value, low in (("beam_size", beam_size, 1), ("num_hypotheses", num_hypotheses, 1)):
@@ -153,14 +148,19 @@ class BeamSearchDecoder:
         for name, number in (("lm_weight", lm_weight), ("word_score", word_score), ("blank_penalty", blank_penalty)):
             if not math.isfinite(number):
                 raise ValueError(f"{name} is {number}; expected a finite number.")
-        if lm_weight < 0:
-            raise ValueError(f"lm_weight is {lm_weight}; expected zero or more.")
-        if not acoustic_scale > 0 or not math.isfinite(acoustic_scale):
-            raise ValueError(f"acoustic_scale is {acoustic_scale}; expected a positive number.")
-        if not beam_threshold > 0:
-            raise ValueError(f"beam_threshold is {beam_threshold}; expected a positive number (inf keeps all).")
+        for name, number in (("lm_weight", lm_weight), ("pronunciation_weight", pronunciation_weight)):
+            if not 0 <= number < math.inf:
+                raise ValueError(f"{name} is {number}; expected zero or more.")
+        for name, number in (("acoustic_scale", acoustic_scale), ("confidence_temperature", confidence_temperature)):
+            if not 0 < number < math.inf:
+                raise ValueError(f"{name} is {number}; expected a positive number.")
+        for name, number in (("beam_threshold", beam_threshold), ("lattice_beam", lattice_beam)):
+            if not number > 0:
+                raise ValueError(f"{name} is {number}; expected a positive number (inf keeps all).")
         if math.isnan(missing_sil_score) or missing_sil_score > 0:
             raise ValueError(f"missing_sil_score is {missing_sil_score}; expected zero or less (-inf forbids).")
+        if unknown_word_score is not None and not math.isfinite(unknown_word_score):
+            raise ValueError(f"unknown_word_score is {unknown_word_score}; expected a finite number, or None to drop.")
         if not 0 < blank_skip_threshold <= 1:
             raise ValueError(f"blank_skip_threshold is {blank_skip_threshold}; expected a probability in (0, 1].")
         if merge not in ("log_add", "max"):
@@ -179,9 +179,13 @@ class BeamSearchDecoder:
         self.blank_skip_threshold = float(blank_skip_threshold)
         self.merge = merge
         self.recombine = bool(recombine)
+        self.lattice_beam = float(lattice_beam)
+        self.confidence_temperature = float(confidence_temperature)
+        self.pronunciation_weight = float(pronunciation_weight)
+        self.hotwords = {} if hotwords is None else {phrase: float(boost) for phrase, boost in hotwords.items()}
         self.class_order = class_order
         self._permutation = np.array(class_permutation(class_order, "model"))
-        self._trie = lexicon.trie()
+        self._workspaces: list[Workspace] = []
         self._prepare()
 
     def with_settings(self, **changes: Any) -> BeamSearchDecoder:
@@ -244,37 +248,61 @@ class BeamSearchDecoder:
         """All settings of the constructor by name; a dictionary that JSON can hold (but for infinities)."""
         return {name: getattr(self, name) for name in _SETTINGS}
 
+    @cached_property
+    def fingerprint(self) -> int:
+        """Number that tells decoders apart: states of searches go on with an equal decoder only."""
+        trie = self._model.trie
+        words = zlib.crc32("\0".join(self.lexicon.words).encode())
+        arrays = (trie.children, trie.words, self._model.bias, self._scores)
+        for array in arrays:
+            words = zlib.crc32(array.tobytes(), words)
+        counts = None if self.lm is None else self.lm.counts
+        return zlib.crc32(json.dumps([self.settings, counts]).encode(), words)
+
     def _prepare(self) -> None:
         """Link the lexicon's words to the language model and fill the look-ahead."""
-        num_words = len(self.lexicon)
-        unigrams = np.zeros(num_words, dtype=np.float64)
-        self._word_ids = np.zeros(num_words, dtype=np.int32)
-        self._lm_arrays = _no_lm() if self.lm is None else self.lm.arrays
+        trie = self.lexicon.trie()
+        # Without a language model the compiled search still wants one to look at; it never does.
+        lm = build_ngram_lm(["a"], order=1) if self.lm is None else self.lm
+        word_ids = np.zeros(len(self.lexicon), dtype=np.int32)
+        word_scores = np.full(len(self.lexicon), self.word_score, dtype=np.float32)
+        unigrams = np.zeros(len(lm), dtype=np.float32)
         if self.lm is not None:
-            self._word_ids = np.array([self.lm.word_index(word) for word in self.lexicon.words], dtype=np.int32)
+            word_ids = lm.word_indices(self.lexicon.words).astype(np.int32)
+            unknown = word_ids == lm.unk
             if self.unknown_word_score is None:
-                self._word_ids[self._word_ids == self.lm.unk] = -1
-                if (self._word_ids < 0).all():
+                word_ids[unknown] = -1
+                if unknown.all():
                     raise ValueError(
-                        f"None of the {num_words} words of the lexicon is in the language model (for example "
+                        f"None of the {len(self.lexicon)} words of the lexicon is in the language model (for example "
                         f"{self.lexicon.words[0]!r}); check upper and lower case."
                     )
-            unigrams = self._lm_arrays.probs[1 + np.maximum(self._word_ids, 0)].astype(np.float64)
-        scores = self.lm_weight * unigrams + self.word_score
-        if self.lm is not None and self.unknown_word_score is not None:
-            scores[self._word_ids == self.lm.unk] += self.unknown_word_score
-        scores[self._word_ids < 0] = -np.inf
-        self._look_ahead = np.empty(len(self._trie.label), dtype=np.float64)
-        fill_look_ahead(self._trie, scores, self._look_ahead)
+            else:
+                word_scores[unknown] += self.unknown_word_score
+            unigrams = lm.unigram_scores()
+        word_scores[word_ids < 0] = -np.inf
+        hot = hot_phrases(self.hotwords, self.lexicon)
+        pronunciation_scores = (self.pronunciation_weight * trie.scores).astype(np.float32)
+        bias = (word_scores + hot.first)[trie.words] + pronunciation_scores
+        ids = word_ids[trie.words]
+        items = np.argsort(ids, kind="stable")[np.count_nonzero(ids < 0) :].astype(np.int32)
+        item_begin = np.searchsorted(ids[items], np.arange(len(lm) + 1)).astype(np.int32)
+        self._model = Model(
+            trie, lm.arrays, word_ids, item_begin, items, bias, pronunciation_scores, hot, self.lm_weight
+        )
+        self._scores = (self.lm_weight * unigrams[np.maximum(ids, 0)] + bias).astype(np.float32)
+        self._look_ahead = np.empty(len(trie.label), dtype=np.float32)
+        fill_look_ahead(trie, self._scores, self._look_ahead)
         self._settings = SearchSettings(
             beam_size=self.beam_size,
             beam_threshold=self.beam_threshold,
-            lm_weight=self.lm_weight,
             word_score=self.word_score,
             unknown_word_score=self.unknown_word_score or 0.0,
             missing_sil_score=self.missing_sil_score,
             log_add=self.merge == "log_add",
             recombine=self.recombine,
+            lattice_beam=self.lattice_beam if self.recombine and self.num_hypotheses > 1 else 0.0,
+            best_ahead=float(bias.max()),
             eos=-1 if self.lm is None else self.lm.eos,
             unk=-1 if self.lm is None else self.lm.unk,
         )
@@ -314,6 +342,73 @@ class BeamSearchDecoder:
         with ThreadPoolExecutor(num_threads) as pool:
             return list(pool.map(self._decode_checked, checked))
 
+    def start(self) -> DecoderState:
+        """Begin to decode a stream.
+
+        Returns:
+            `DecoderState`: the state before the first frame.
+
+        Example:
+            >>> import numpy as np
+            >>> decoder = BeamSearchDecoder(Lexicon.from_words({"hi": "HH AY"}))
+            >>> state = decoder.start()
+            >>> for label in (16, 6, 40):  # HH, AY, SIL
+            ...     partial = decoder.advance(state, np.log(np.eye(41)[[label]] * 0.9 + 0.1 / 41))
+            >>> partial.text, decoder.finish(state)[0].text
+            ('hi', 'hi')
+        """
+        state = DecoderState(self)
+        state._begin(self)
+        return state
+
+    def advance(self, state: DecoderState, frames: npt.ArrayLike) -> PartialText:
+        """Take in more frames of a stream.
+
+        Args:
+            state (`DecoderState`): changed in place.
+            frames (`np.ndarray` of shape `(T, 41)`): the next frames, any number; as for [`BeamSearchDecoder.decode`].
+
+        Returns:
+            `PartialText`: what has been decoded so far, and how much of it is settled.
+
+        Raises:
+            ValueError: when the frames are no log-probabilities (the state stays what it was), or the state belongs to
+                another decoder.
+        """
+        state._advance(self, *self._check(frames, "frames"))
+        return state._partial(self)
+
+    def finish(self, state: DecoderState) -> list[Hypothesis]:
+        """End the sentence. The state itself stays where it is and may go on.
+
+        Args:
+            state (`DecoderState`): where the stream is.
+
+        Returns:
+            `list[Hypothesis]`: exactly what [`BeamSearchDecoder.decode`] returns for all the frames at once.
+        """
+        hypotheses = self._hypotheses(state)
+        state._release()
+        return hypotheses
+
+    def lattice(self, log_probs: npt.ArrayLike) -> Lattice:
+        """Decode one utterance and keep the alternatives.
+
+        Args:
+            log_probs (`np.ndarray` of shape `(T, 41)`): as for [`BeamSearchDecoder.decode`].
+
+        Returns:
+            `Lattice`: words with times and scores, everything within `lattice_beam` of the best sentence.
+
+        Raises:
+            ValueError: as [`BeamSearchDecoder.decode`]; or when the decoder keeps no lattice.
+        """
+        if not self.recombine or self.num_hypotheses == 1:
+            raise ValueError("Lattices need recombine=True and num_hypotheses of at least 2; see with_settings.")
+        state = self.start()
+        state._advance(self, *self._check(log_probs, "log_probs"))
+        return read_lattice(self, state)
+
     def _check(self, log_probs: npt.ArrayLike, name: str) -> tuple[np.ndarray, np.ndarray]:
         array = check_log_probs(log_probs, len(MODEL_ORDER), name)[:, self._permutation]
         array = np.ascontiguousarray(array, dtype=np.float32)
@@ -323,163 +418,44 @@ class BeamSearchDecoder:
         return array, skip
 
     def _decode_checked(self, checked: tuple[np.ndarray, np.ndarray]) -> list[Hypothesis]:
-        search = _Search(self)
-        search.advance(*checked)
-        return search.hypotheses()
+        state = self.start()
+        state._advance(self, *checked)
+        return self.finish(state)
 
-    def _trace(self, records: np.ndarray, record: int) -> list[tuple[str, int, int]]:
-        words = []
-        while record >= 0:
-            previous, word, start, last = records[record].tolist()
-            words.append((self.lexicon.words[word], start, last + 1))
-            record = previous
-        words.reverse()
-        return words
+    def _take_workspace(self) -> Workspace:
+        try:
+            return self._workspaces.pop()
+        except IndexError:
+            return Workspace(self)
+
+    def _give_back(self, workspace: Workspace) -> None:
+        self._workspaces.append(workspace)
+
+    def _hypotheses(self, state: DecoderState) -> list[Hypothesis]:
+        if self._settings.lattice_beam > 0:
+            sentences = read_sentences(self, state, self.num_hypotheses)
+            if sentences:
+                settled = [(*word, 1.0) for word in state._committed]
+                return [
+                    self._hypothesis(
+                        settled + [(*word, share) for word, share in zip(one.words, one.confidences, strict=True)],
+                        one.total, one.acoustic, one.lm,
+                    )
+                    for one in sentences
+                ]  # fmt: skip
+        ends = state._ends(self)
+        result = []
+        for i in range(min(len(ends.total), self.num_hypotheses)):
+            words = [(*word, math.nan) for word in state._trace(int(ends.record[i]))]
+            scores = (float(array[i]) for array in (ends.total, ends.acoustic, ends.lm))
+            result.append(self._hypothesis(words, *scores, ends.complete))
+        return result
+
+    def _hypothesis(
+        self, timed: list[tuple[int, int, int, float]], total: float, acoustic: float, lm: float, complete: bool = True
+    ) -> Hypothesis:
+        words = [Word(self.lexicon.words[word], start, end, share) for word, start, end, share in timed]
+        return Hypothesis(" ".join(word.text for word in words), total, acoustic, lm, words, complete)
 
 
 _SETTINGS = tuple(name for name in inspect.signature(BeamSearchDecoder).parameters if name not in ("lexicon", "lm"))
-
-
-class _Search:
-    """One utterance on its way through the decoder: the state and its tables."""
-
-    def __init__(self, decoder: BeamSearchDecoder) -> None:
-        self.decoder = decoder
-        self.settings = decoder._settings
-        room = 1 << max(12, (8 * min(decoder.beam_size, 4096)).bit_length())
-        self.num_hypotheses = 1
-        self.beam = _new_beam(min(decoder.beam_size, room))
-        self.beam.links[0] = (0, 0, 0, -1, -1, -1)
-        lm = float(decoder._look_ahead[0])
-        self.beam.scores[0] = (0.0, -math.inf, lm, lm, 0.0)
-        links = np.empty((4096, 3), dtype=np.int32)
-        links[0] = (-1, -1, 0 if decoder.lm is None else decoder.lm.start_state)
-        self.histories = Histories(
-            links=links,
-            scores=np.zeros((4096, 2), dtype=np.float64),
-            table=np.full(8192, -1, dtype=np.int32),
-            records=np.empty((4096, 4), dtype=np.int32),
-            counts=np.array([1, 0, 0], dtype=np.int64),
-        )
-        if self.settings.recombine:
-            self.beam.links[0, CONTEXT] = links[0, STATE]
-        self._make_room(room)
-
-    def _make_room(self, room: int) -> None:
-        self._room = room
-        self._new = _new_beam(room)
-        self._table = np.empty(4 * room, dtype=np.int32)
-        self._stamps = np.zeros(4 * room + 1, dtype=np.int64)
-        self._ranks = np.empty(room, dtype=np.float64)
-        if len(self.beam.links) < min(self.settings.beam_size, room):
-            self.beam = _grown_beam(self.beam, min(self.settings.beam_size, room))
-
-    def advance(self, scores: np.ndarray, skip: np.ndarray) -> None:
-        """Take in a chunk of frames."""
-        decoder, status, frame = self.decoder, -1, 0
-        while status != DONE:
-            status, frame, self.num_hypotheses = advance(
-                scores, skip, frame, decoder._trie, decoder._look_ahead, decoder._lm_arrays, decoder._word_ids,
-                self.settings, self.beam, self.num_hypotheses, self._new, self._table, self._stamps, self._ranks,
-                self.histories,
-            )  # fmt: skip
-            if status == MORE_HYPOTHESES:
-                self._make_room(2 * self._room)
-            elif status == MORE_HISTORIES:
-                self._grow_histories(2 * len(self.histories.links))
-            elif status != DONE:
-                self._grow_records(2 * len(self.histories.records))
-
-    def _grow_histories(self, size: int) -> None:
-        old = self.histories
-        count = int(old.counts[NUM_HISTORIES])
-        links, scores = np.empty((size, 3), dtype=np.int32), np.empty((size, 2), dtype=np.float64)
-        links[:count], scores[:count] = old.links[:count], old.scores[:count]
-        table = np.full(1 << (2 * size - 1).bit_length(), -1, dtype=np.int32)
-        fill_history_table(links, table, count)
-        self.histories = old._replace(links=links, scores=scores, table=table)
-
-    def _grow_records(self, size: int) -> None:
-        count = int(self.histories.counts[NUM_RECORDS])
-        records = np.empty((size, 4), dtype=np.int32)
-        records[:count] = self.histories.records[:count]
-        self.histories = self.histories._replace(records=records)
-
-    def hypotheses(self) -> list[Hypothesis]:
-        """End the sentence here."""
-        decoder, beam = self.decoder, self.beam
-        nodes = beam.links[: self.num_hypotheses, NODE]
-        most = self.num_hypotheses + int((decoder._trie.here[nodes] - decoder._trie.begin[nodes]).sum())
-        self._grow_histories(int(self.histories.counts[NUM_HISTORIES]) + most)
-        self._grow_records(int(self.histories.counts[NUM_RECORDS]) + most)
-        ends = _new_beam(most)
-        place = np.full(len(self.histories.links), -1, dtype=np.int32)
-        count = finish(
-            decoder._trie, decoder._lm_arrays, decoder._word_ids, self.settings, beam, self.num_hypotheses,
-            self.histories, place, ends,
-        )  # fmt: skip
-        complete = count > 0
-        if complete:
-            total, acoustic = ends.scores[:count, TOTAL], ends.scores[:count, BLANK]
-            lm, records = ends.scores[:count, LM], ends.links[:count, RECORD]
-        else:
-            # No hypothesis ends with a whole word: what was complete before the word in progress.
-            best = int(np.argmax(beam.scores[: self.num_hypotheses, TOTAL])) if self.num_hypotheses else 0
-            history = beam.links[best, HISTORY]
-            acoustic = np.logaddexp(*beam.scores[[best], : LABEL + 1].T)
-            if not self.num_hypotheses:
-                history, acoustic = 0, np.array([-math.inf])
-            lm = self.histories.scores[[history], RAW]
-            total = acoustic + self.histories.scores[[history], WEIGHTED]
-            records = beam.links[[best], RECORD] if self.num_hypotheses else np.array([-1])
-        order = np.argsort(-total, kind="stable")[: decoder.num_hypotheses]
-        sentences = [decoder._trace(self.histories.records, int(records[i])) for i in order]
-        with np.errstate(invalid="ignore"):
-            weights = np.nan_to_num(np.exp(total[order] - total[order[0]]), nan=1.0)
-        confidences = _confidences(sentences, weights / weights.sum())
-        result = []
-        for i, sentence, shares in zip(order, sentences, confidences, strict=True):
-            words = [Word(text, start, end, share) for (text, start, end), share in zip(sentence, shares, strict=True)]
-            text = " ".join(word.text for word in words)
-            result.append(Hypothesis(text, float(total[i]), float(acoustic[i]), float(lm[i]), words, complete))
-        return result
-
-
-def _new_beam(size: int) -> Beam:
-    return Beam(np.empty((size, 6), dtype=np.int32), np.empty((size, 5), dtype=np.float64))
-
-
-def _grown_beam(beam: Beam, size: int) -> Beam:
-    grown = _new_beam(size)
-    grown.links[: len(beam.links)], grown.scores[: len(beam.links)] = beam.links, beam.scores
-    return grown
-
-
-def _confidences(sentences: list[list[tuple[str, int, int]]], posterior: np.ndarray) -> list[list[float]]:
-    """Share of the posterior in which each word appears at overlapping frames."""
-    where: dict[str, list[tuple[int, int, int]]] = {}
-    for index, sentence in enumerate(sentences):
-        for text, start, end in sentence:
-            where.setdefault(text, []).append((index, start, end))
-    result = []
-    for sentence in sentences:
-        shares = []
-        for text, start, end in sentence:
-            agreeing = {index for index, low, high in where[text] if low < end and start < high}
-            shares.append(min(1.0, float(sum(posterior[index] for index in agreeing))))
-        result.append(shares)
-    return result
-
-
-def _no_lm() -> LMArrays:
-    arrays = LMArrays(
-        words=np.zeros(1, dtype=np.int32),
-        probs=np.zeros(1, dtype=np.float32),
-        next_state=np.zeros(1, dtype=np.int32),
-        backoffs=np.zeros(1, dtype=np.float32),
-        suffix=np.zeros(1, dtype=np.int32),
-        first_child=np.ones(2, dtype=np.int64),
-    )
-    for array in arrays:
-        array.flags.writeable = False
-    return arrays

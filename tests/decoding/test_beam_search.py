@@ -14,7 +14,13 @@ SIL = INDEX["SIL"]
 WORDS = {"be": "B IY", "bee": "B IY", "b": ["B", "B IY"], "the": ["M", "M B"], "mem": "M IY M", "me": "M IY"}
 USED = [0, INDEX["B"], INDEX["IY"], INDEX["M"], SIL]
 TEXT = ["me be the bee", "be the mem", "b b me", "the me be", "bee the the", "mem be"]
-EXHAUSTIVE = {"beam_size": 10**6, "beam_threshold": math.inf, "blank_skip_threshold": 1.0, "num_hypotheses": 10**6}
+EXHAUSTIVE = {
+    "recombine": False,
+    "beam_size": 10**6,
+    "beam_threshold": math.inf,
+    "blank_skip_threshold": 1.0,
+    "num_hypotheses": 10**6,
+}
 
 
 @pytest.fixture(scope="module")
