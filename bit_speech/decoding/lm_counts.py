@@ -55,9 +55,9 @@ def _radix_pass(high, low, by_high, shift, mask, starts, high_out, low_out):
         starts[b] = total
         total += count
     for i in range(len(keys)):
-        b = np.int64((keys[i] >> shift) & mask)
-        j = starts[b]
-        starts[b] = j + 1
+        digit = np.int64((keys[i] >> shift) & mask)
+        j = starts[digit]
+        starts[digit] = j + 1
         high_out[j] = high[i]
         low_out[j] = low[i]
     return True

@@ -101,15 +101,15 @@ def _trailing_zeros(typing_context, value):
 class _Addresses(NamedTuple):
     """Where the arrays of a `CompactArrays` begin. Numbers: counting references to arrays costs more than reading."""
 
-    table: int
-    unigram_probs: int
-    unigram_backoffs: int
-    unigram_children: int
-    records: int
-    children: int
-    samples: int
-    codebook: int
-    num_children: int
+    table: np.int64
+    unigram_probs: np.int64
+    unigram_backoffs: np.int64
+    unigram_children: np.int64
+    records: np.int64
+    children: np.int64
+    samples: np.int64
+    codebook: np.int64
+    num_children: np.int64
 
 
 def _loader(kind):
