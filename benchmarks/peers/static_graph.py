@@ -103,7 +103,7 @@ def lexicon_graph(
     used: Counter[tuple[int, ...]] = Counter()
     last = BACKOFF
     graph = kaldifst.StdVectorFst()
-    start, loop, silent = graph.add_state(), graph.add_state(), graph.add_state()
+    start, loop, silent, word_end = (graph.add_state() for _ in range(4))
     graph.start = start
     arcs = []
     for word, labels in entries:
@@ -114,12 +114,12 @@ def lexicon_graph(
             last = max(last, ins[-1])
         here = loop
         for position, label in enumerate(ins):
-            there = graph.add_state()
+            # All words end in one state: what follows must not depend on the word, or determinisation takes hours.
+            there = word_end if position + 1 == len(ins) else graph.add_state()
             first = position == 0
             arcs.append((here, label, word_ids[word] if first else 0, -word_score if first else 0.0, there))
             here = there
-        arcs.append((here, 0, 0, missing_sil, loop))
-        arcs.append((here, SIL, 0, 0.0, silent))
+    arcs += [(word_end, 0, 0, missing_sil, loop), (word_end, SIL, 0, 0.0, silent)]
     silence_end = last + 1
     arcs += [(start, 0, 0, 0.0, loop), (start, SIL, 0, 0.0, silent), (silent, silence_end, 0, 0.0, loop)]
     arcs.append((loop, BACKOFF, word_ids["#0"], 0.0, loop))

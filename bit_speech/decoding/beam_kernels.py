@@ -339,13 +339,13 @@ def advance(
         # The phonemes of this frame, most probable first; and the best hypothesis, which goes first, so that the
         # threshold is tight from the start.
         num_candidates = 0
-        for c in range(1, num_classes):
-            if c != SIL_CLASS and row[c] > -np.inf:
+        for phoneme in range(1, num_classes):
+            if phoneme != SIL_CLASS and row[phoneme] > -np.inf:
                 j = num_candidates
-                while j > 0 and row[candidates[j - 1]] < row[c]:
+                while j > 0 and row[candidates[j - 1]] < row[phoneme]:
                     candidates[j] = candidates[j - 1]
                     j -= 1
-                candidates[j] = c
+                candidates[j] = phoneme
                 num_candidates += 1
         live[0] = 0
         for k in range(num_candidates):

@@ -447,8 +447,8 @@ class BeamSearchDecoder:
         result = []
         for i in range(min(len(ends.total), self.num_hypotheses)):
             words = [(*word, math.nan) for word in state._trace(int(ends.record[i]))]
-            scores = (float(array[i]) for array in (ends.total, ends.acoustic, ends.lm))
-            result.append(self._hypothesis(words, *scores, ends.complete))
+            total, acoustic, lm_score = float(ends.total[i]), float(ends.acoustic[i]), float(ends.lm[i])
+            result.append(self._hypothesis(words, total, acoustic, lm_score, ends.complete))
         return result
 
     def _hypothesis(

@@ -133,12 +133,12 @@ def tidy(beam, num, histories, recombine, common, num_committed):
     links[0] = links[common]
     scores[0] = scores[common]
     links[0, PARENT] = links[0, WORD] = -1
-    for history in range(common + 1, count):
-        if moved[history] == 1:
-            moved[history] = kept
-            links[kept] = links[history]
-            links[kept, PARENT] = moved[links[history, PARENT]]
-            scores[kept] = scores[history]
+    for old in range(common + 1, count):
+        if moved[old] == 1:
+            moved[old] = kept
+            links[kept] = links[old]
+            links[kept, PARENT] = moved[links[old, PARENT]]
+            scores[kept] = scores[old]
             kept += 1
     histories.counts[NUM_HISTORIES] = kept
     histories.table[:] = -1

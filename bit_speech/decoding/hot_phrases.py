@@ -51,12 +51,12 @@ def hot_phrases(boosts: Mapping[str, float], lexicon: Lexicon) -> HotPhrases:
     first = np.zeros(len(lexicon), dtype=np.float32)
     begin, steps = [0], []
     for state, branch in enumerate(branches):
-        for word, following in branch.items():
+        for number, following in branch.items():
             gain = complete[following] + held[following] - held[state]
             # A state from which nothing goes on is the state outside every phrase.
-            steps.append((word, following if branches[following] else 0, gain))
+            steps.append((number, following if branches[following] else 0, gain))
             if state == 0:
-                first[word] = gain
+                first[number] = gain
         begin.append(len(steps))
     return HotPhrases(
         first=first,

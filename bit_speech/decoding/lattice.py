@@ -163,8 +163,8 @@ def read_lattice(decoder: BeamSearchDecoder, state: DecoderState) -> Lattice:
     names = decoder.lexicon.words
     rows = zip(found.links.tolist(), found.scores.tolist(), found.posteriors.tolist(), strict=True)
     arcs = [
-        LatticeArc(source, target, names[word] if word >= 0 else "", start, end, *scores, posterior)
-        for (source, target, word, start, end), scores, posterior in rows
+        LatticeArc(source, target, names[word] if word >= 0 else "", start, end, acoustic, lm, score, posterior)
+        for (source, target, word, start, end), (acoustic, lm, score), posterior in rows
     ]
     return Lattice(found.num_nodes, state.num_frames, arcs)
 

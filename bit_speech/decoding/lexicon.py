@@ -173,8 +173,9 @@ class Lexicon:
         """
         entries: list[tuple[str, list[str], float]] = []
         for word, value in pronunciations.items():
-            weighted = value.items() if isinstance(value, Mapping) else None
-            if weighted is None:
+            if isinstance(value, Mapping):
+                weighted = list(value.items())
+            else:
                 weighted = [(one, 1.0) for one in ([value] if isinstance(value, str) else value)]  # type: ignore
             for phonemes, probability in weighted:
                 names = phonemes.split() if isinstance(phonemes, str) else list(phonemes)
@@ -216,7 +217,7 @@ class Lexicon:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             with temporary.open("wb") as stream:
-                np.savez(stream, **arrays)
+                np.savez(stream, **arrays)  # type: ignore[arg-type]
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

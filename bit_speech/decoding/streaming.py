@@ -178,7 +178,7 @@ class DecoderState:
         arrays = _packed(self)
         arrays["header"] = np.array([_VERSION, _checksum(arrays)], dtype="<u4")
         stream = io.BytesIO()
-        np.savez(stream, **arrays)
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
         return stream.getvalue()
 
     @classmethod
