@@ -85,7 +85,10 @@ def sample_span_mask(
 
 
 def _hashed_uniform(seeds: torch.Tensor, stream: int, count: int) -> torch.Tensor:
-    """Numbers in [0, 1) of shape `(B, count)`, a function of seed, stream and position (the SplitMix64 mixer)."""
+    """Numbers in [0, 1) of shape `(B, count)`, a function of seed, stream and position.
+
+    The mixer is that of SplitMix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195).
+    """
     position = torch.arange(count, device=seeds.device) + (stream << 32) + 1
     # Twice, so that the streams of neighbouring seeds are not shifted copies of each other.
     mixed = _mix(_mix(seeds.long())[:, None] + position * -7046029254386353131)

@@ -84,7 +84,8 @@ class BITForMaskedModeling(BITPreTrainedModel):
         z-scored values of the hidden patches are reconstructed with a squared error. The released code sums the error
         and hides one span length a batch; here it is the mean over the hidden entries and every trial draws its own
         spans. The last norm's gain starts at 0.1 instead of 1. Read-in and read-out are computed only where they
-        matter.
+        matter. The autoregressive objective on binarised counts goes beyond the paper: an independent replication
+        found it the best on monkey recordings (github.com/sergiolsantamaria2/brain2text-ssl-nhp).
 
     Example:
         ```python

@@ -248,6 +248,15 @@ def test_half_precision_gives_a_float32_loss_close_to_full_precision():
     torch.testing.assert_close(auto, full, rtol=0.02, atol=0.0)
 
 
+@every_objective
+@pytest.mark.parametrize("implementation", ["eager", pytest.param("flex_attention", marks=pytest.mark.slow)])
+def test_attention_implementations_agree(objective, implementation):
+    expected, other = of(objective).eval(), of(objective, attn_implementation=implementation).eval()
+    inputs = batch(expected)
+    with torch.no_grad():
+        torch.testing.assert_close(other(**inputs).prediction, expected(**inputs).prediction, atol=2e-6, rtol=1e-5)
+
+
 WRONG = {
     "overlapping patches": ({"patch_stride": 2}, "patch_stride=2"),
     "nothing hidden": ({"mask_ratio": 0.0}, "mask_ratio=0.0"),
