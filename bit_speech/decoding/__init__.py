@@ -8,7 +8,7 @@ from .language_model import NGramLM
 from .lattice import Lattice, LatticeArc
 from .lexicon import Lexicon
 from .merging import LLMMerger, merger_prompt
-from .rescoring import CausalLMRescorer, RescoringWeights, rescore
+from .rescoring import CausalLMRescorer, RescoringWeights, hypotheses_from_lattice, rescore
 from .streaming import DecoderState, PartialText
 from .tuning import optimize_decoder, tune_decoder, tune_rescoring
 
@@ -31,6 +31,7 @@ __all__ = [
     "candidates_from_nbest",
     "confusion_network",
     "greedy_decode",
+    "hypotheses_from_lattice",
     "merger_prompt",
     "optimize_decoder",
     "rescore",

@@ -13,6 +13,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from .beam_search import Hypothesis
+    from .lattice import Lattice
 
 TEXT_FORMS = ("as_is", "sentence_case")
 _FIRST_PERSON = re.compile(r"\bi\b(?!-)")
@@ -321,3 +322,52 @@ def rescore(
     total = (weights or RescoringWeights()).combine(hypotheses, llm_scores)
     order = np.argsort(-total, kind="stable")
     return [dataclasses.replace(hypotheses[index], score=float(total[index])) for index in order]
+
+
+def hypotheses_from_lattice(lattice: Lattice, number: int = 100) -> list[Hypothesis]:
+    """List the best sentences of a lattice, for rescoring one that was kept or saved.
+
+    Args:
+        lattice (`Lattice`): from [`BeamSearchDecoder.lattice`] or `Lattice.load`.
+        number (`int`): how many sentences at most.
+
+    Returns:
+        `list[Hypothesis]`: distinct sentences, best first, with the sums of their arcs' scores; a word's confidence is
+        the posterior of its arc.
+
+    Raises:
+        ValueError: when `number` is less than 1 or the lattice has no way to its end.
+
+    Note:
+        A lattice joins histories that the language model does not tell apart, so that sums differ a little from the
+        decoder's own scores where it sees further back.
+    """
+    from .beam_search import Hypothesis, Word
+
+    if number < 1:
+        raise ValueError(f"number is {number}; expected at least 1.")
+    # At every node the best ways to it, one for each sequence of words.
+    ways: list[dict[tuple[str, ...], tuple[float, float, float, tuple[Word, ...]]]] = [
+        {} for _ in range(lattice.num_nodes)
+    ]
+    ways[0][()] = (0.0, 0.0, 0.0, ())
+    for arc in lattice.arcs:
+        for said, (score, acoustic, lm, words) in _best_ways(ways[arc.source], number):
+            texts = (*said, arc.word) if arc.word else said
+            total = score + arc.score
+            known = ways[arc.target].get(texts)
+            if known is None or total > known[0]:
+                word = (Word(arc.word, arc.start_frame, arc.end_frame, arc.posterior),) if arc.word else ()
+                ways[arc.target][texts] = (total, acoustic + arc.acoustic_score, lm + arc.lm_score, (*words, *word))
+    found = _best_ways(ways[-1], number) if lattice.num_nodes > 1 else []
+    if not found:
+        raise ValueError(
+            f"The lattice of {lattice.num_nodes} nodes and {len(lattice.arcs)} arcs has no way to its end."
+        )
+    return [
+        Hypothesis(" ".join(texts), score, acoustic, lm, list(words)) for texts, (score, acoustic, lm, words) in found
+    ]
+
+
+def _best_ways(ways: dict[Any, tuple], number: int) -> list[tuple[Any, tuple]]:
+    return sorted(ways.items(), key=lambda item: -item[1][0])[:number]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from bit_speech.decoding import CausalLMRescorer, Hypothesis, RescoringWeights, rescore
+from bit_speech.decoding import CausalLMRescorer, Hypothesis, RescoringWeights, hypotheses_from_lattice, rescore
+from bit_speech.decoding.lattice import Lattice, LatticeArc
 from bit_speech.decoding.rescoring import score_continuations
 
 from .small_language_models import small_model, small_tokenizer
@@ -141,3 +142,27 @@ def test_a_saved_model_scores_the_same(tokenizer, tmp_path):
     loaded = CausalLMRescorer.from_pretrained(str(tmp_path), end_punctuation=".")
     expected = CausalLMRescorer(model, tokenizer, end_punctuation=".").score(SENTENCES)
     assert loaded.score(SENTENCES) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_lattice_lists_its_sentences_best_first_and_each_once():
+    arcs = [
+        LatticeArc(0, 1, "the", 0, 2, -1.0, -2.0, -3.0, 0.7),
+        LatticeArc(0, 1, "a", 0, 1, -2.0, -2.0, -4.0, 0.3),
+        LatticeArc(0, 2, "the", 0, 2, -1.5, -2.0, -3.5, 0.2),
+        LatticeArc(1, 3, "cat", 2, 5, -1.0, -1.0, -2.0, 0.6),
+        LatticeArc(2, 3, "cat", 2, 5, -4.0, -1.0, -5.0, 0.1),
+        LatticeArc(1, 3, "rat", 2, 5, -2.5, -1.0, -3.5, 0.3),
+        LatticeArc(3, 4, "", 5, 5, 0.0, -0.5, -0.5, 1.0),
+    ]
+    lattice = Lattice(5, 6, arcs)
+    found = hypotheses_from_lattice(lattice)
+    assert [(one.text, one.score) for one in found] == [
+        ("the cat", -5.5), ("a cat", -6.5), ("the rat", -7.0), ("a rat", -8.0),
+    ]  # fmt: skip
+    assert (found[0].acoustic_score, found[0].lm_score) == (-2.0, -3.5)
+    assert [(word.text, word.start_frame, word.end_frame) for word in found[0].words] == [("the", 0, 2), ("cat", 2, 5)]
+    assert [one.text for one in hypotheses_from_lattice(lattice, 2)] == ["the cat", "a cat"]
+    with pytest.raises(ValueError, match="number is 0"):
+        hypotheses_from_lattice(lattice, 0)
+    with pytest.raises(ValueError, match="no way"):
+        hypotheses_from_lattice(Lattice(5, 6, arcs[:-1]))
