@@ -13,6 +13,7 @@ import os
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,8 @@ class Flashlight:
             word, *codes = line.split()
             if word in known:
                 lexicon.setdefault(word, []).append([int(code) for code in codes])
-        self.dictionary = dictionary.create_word_dict({**lexicon, "<unk>": []})
+        self.dictionary = dictionary.Dictionary([*lexicon, "<unk>"])
+        self.dictionary.set_default_index(self.dictionary.get_index("<unk>"))
         self.lm = KenLM(job["arpa"], self.dictionary)
         start = self.lm.start(False)
         entries = []
@@ -79,7 +81,11 @@ class Flashlight:
         # At most six words of a pronunciation are kept: the most probable come first.
         entries.sort(key=lambda entry: -entry[0])
         self.trie = decoder.Trie(41, 40)
+        homophones: Counter[tuple[int, ...]] = Counter()
         for score, index, pronunciation in entries:
+            homophones[tuple(pronunciation)] += 1
+            if homophones[tuple(pronunciation)] > 6:
+                continue  # it would be dropped, with a line on the screen for each
             self.trie.insert([*pronunciation, 40] if job["spell_sil"] else pronunciation, index, score)
         self.trie.smear(decoder.SmearingMode.MAX)
 

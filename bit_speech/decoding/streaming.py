@@ -110,14 +110,15 @@ class Workspace:
     """What a search needs but is no part of its result: the graph and scratch memory. Not shared between threads."""
 
     def __init__(self, decoder: BeamSearchDecoder) -> None:
-        self.decoder = decoder
+        # Not the decoder itself, which keeps workspaces: a cycle would keep their memory until the next collection.
+        self.model, self._scores, self._look_ahead = decoder._model, decoder._scores, decoder._look_ahead
         self.clear_graph()
         self.stamps = np.zeros(1, dtype=np.int64)
         self.make_room(_ROOM)
 
     def clear_graph(self) -> None:
         """Forget the tries of all language-model states."""
-        self.graph: Graph = new_graph(self.decoder._model, self.decoder._scores, self.decoder._look_ahead)
+        self.graph: Graph = new_graph(self.model, self._scores, self._look_ahead)
 
     def make_room(self, room: int) -> None:
         """Make room for so many hypotheses within a frame."""
@@ -137,6 +138,7 @@ class DecoderState:
     def __init__(self, decoder: BeamSearchDecoder) -> None:
         self._fingerprint = decoder.fingerprint
         self._workspace: Workspace | None = None
+        self._owner: BeamSearchDecoder | None = None
         self._committed: list[TimedWord] = []
         self._settled_text = ""
         self._base_acoustic = 0.0
@@ -224,7 +226,7 @@ class DecoderState:
 
     def _work_with(self, decoder: BeamSearchDecoder) -> Workspace:
         """Take a workspace of the decoder and find the hypotheses' places in its graph."""
-        if self._workspace is not None and self._workspace.decoder is decoder:
+        if self._workspace is not None and self._owner is decoder:
             return self._workspace
         if self._fingerprint != decoder.fingerprint:
             raise ValueError(
@@ -233,7 +235,7 @@ class DecoderState:
             )
         places = None if self._workspace is None else self._places()
         self._release()
-        self._workspace = decoder._take_workspace()
+        self._workspace, self._owner = decoder._take_workspace(), decoder
         if len(self._beam.links) < len(self._workspace.ranks):
             self._beam = grown_beam(self._beam, len(self._workspace.ranks))
         if places is None and self._num:
@@ -246,8 +248,9 @@ class DecoderState:
         """Give the workspace back; the places of hypotheses are kept as numbers that do not depend on it."""
         if self._workspace is not None:
             self._dormant = self._places()
-            self._workspace.decoder._give_back(self._workspace)
-            self._workspace = None
+            if self._owner is not None:
+                self._owner._give_back(self._workspace)
+            self._workspace = self._owner = None
 
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
         """Language-model state and place in the lexicon of every hypothesis."""
@@ -259,7 +262,7 @@ class DecoderState:
     def _settle(self, states: np.ndarray, places: np.ndarray) -> None:
         assert self._workspace is not None
         workspace = self._workspace
-        model = workspace.decoder._model
+        model = workspace.model
         if not settle(workspace.graph, model, states, places, self._beam):
             workspace.clear_graph()
             if not settle(workspace.graph, model, states, places, self._beam):
@@ -451,7 +454,7 @@ def _unpacked(arrays: dict[str, np.ndarray]) -> DecoderState:
     state._fingerprint, state._base_acoustic = int(arrays["rest"][0]), float(arrays["rest"][1])
     state._committed = [TimedWord(*row) for row in arrays["committed"].tolist()]
     state._settled_text = arrays["text"].tobytes().decode()
-    state._workspace, state._num = None, num
+    state._workspace, state._owner, state._num = None, None, num
     state._dormant = (arrays["states"], arrays["places"])
     state._beam = new_beam(max(_ROOM, num))
     state._beam.links[:num], state._beam.scores[:num] = arrays["links"], arrays["scores"]

@@ -1,4 +1,6 @@
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -159,3 +161,15 @@ def test_damaged_states_and_other_decoders_are_refused(decoder):
     with pytest.raises(ValueError, match="frames is NaN"):
         decoder.advance(state, np.full((1, 41), math.nan))
     assert state.to_bytes() == before
+
+
+def test_a_decoder_that_is_no_longer_used_frees_its_memory_at_once(decoder):
+    other = decoder.with_settings(beam_size=7)
+    other.decode(stream(9, 5))
+    gone = weakref.ref(other)
+    gc.disable()
+    try:
+        del other
+        assert gone() is None
+    finally:
+        gc.enable()
