@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from bit_speech.decoding import CausalLMRescorer, Hypothesis, RescoringWeights, hypotheses_from_lattice, rescore
+from bit_speech.decoding import (
+    BeamSearchDecoder,
+    CausalLMRescorer,
+    Hypothesis,
+    Lexicon,
+    RescoringWeights,
+    build_ngram_lm,
+    hypotheses_from_lattice,
+    rescore,
+)
 from bit_speech.decoding.lattice import Lattice, LatticeArc
 from bit_speech.decoding.rescoring import score_continuations
 
@@ -166,3 +175,13 @@ def test_a_lattice_lists_its_sentences_best_first_and_each_once():
         hypotheses_from_lattice(lattice, 0)
     with pytest.raises(ValueError, match="no way"):
         hypotheses_from_lattice(Lattice(5, 6, arcs[:-1]))
+
+
+def test_a_decoders_lattice_lists_the_decoders_sentences():
+    lexicon = Lexicon.from_words({"be": "B IY", "bee": "B IY", "the": "DH AH", "tea": "T IY"})
+    decoder = BeamSearchDecoder(lexicon, build_ngram_lm(["the tea", "be the tea", "the bee"] * 3, order=2))
+    scores = np.random.default_rng(3).normal(0, 2, (14, 41))
+    scores -= np.logaddexp.reduce(scores, axis=1, keepdims=True)
+    found, expected = hypotheses_from_lattice(decoder.lattice(scores), 5), decoder.decode(scores)[:5]
+    assert [one.text for one in found] == [one.text for one in expected]
+    assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=1e-3)
