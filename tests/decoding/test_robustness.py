@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks.fuzz_decoding import run as run_fuzz
 from bit_speech.decoding import BeamSearchDecoder, Lexicon, build_ngram_lm
 from configuration_bit.phoneme_inventory_bit import PHONEMES
 
@@ -44,7 +45,7 @@ def random_log_probs(rng):
     return log_probs - np.logaddexp.reduce(log_probs, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(30))
 def test_any_settings_on_any_input_give_hypotheses_that_hold_together(seed):
     rng = np.random.default_rng(seed)
     decoder, log_probs = random_decoder(rng), random_log_probs(rng)
@@ -83,3 +84,10 @@ def test_recombination_nearly_always_finds_the_same_best_sentence():
     assert len(gaps) > 10
     assert min(gaps) > -1e-6
     assert np.mean(np.array(gaps) < 1e-6) > 0.8
+
+
+def test_random_lexicons_models_settings_and_broken_input_hold_together_or_are_refused():
+    # The long version: python -m benchmarks.fuzz_decoding
+    outcomes = run_fuzz(10**6, 60, per_decoder=6)
+    assert outcomes["decoded"] > 30
+    assert any(outcome.startswith("refused") for outcome in outcomes)
