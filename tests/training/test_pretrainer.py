@@ -130,10 +130,10 @@ def test_objectives_on_counts_get_the_counts_of_the_corpus(tiny, tmp_path, objec
     net = tiny.model(
         tiny.PARTICIPANTS, pretraining_objective=objective, causal=causal, mask_ratio=0.0 if causal else 0.5
     )
-    run = tiny.pretrainer(tmp_path, corpus, corpus, net=net, causal_smoothing=causal, max_steps=60, logging_steps=60)
+    run = tiny.pretrainer(tmp_path, corpus, corpus, net=net, causal_smoothing=causal, max_steps=45, logging_steps=45)
     before = run.evaluate()["eval_loss"]
     run.train()
-    assert run.evaluate()["eval_loss"] < before - 0.02
+    assert run.evaluate()["eval_loss"] < before - 0.005
 
 
 def test_half_of_the_corpus_is_hidden(tiny, tmp_path):
@@ -173,11 +173,11 @@ def test_a_causal_encoder_must_not_see_the_future_through_smoothing(tiny, tmp_pa
 
 def test_pretraining_explains_hidden_patches_of_other_trials_better_and_better(tiny, tmp_path):
     held_out = tiny.MemoryCorpus(tiny.PARTICIPANTS)
-    run = tiny.pretrainer(tmp_path, evaluation=held_out, max_steps=120, learning_rate=1e-2, logging_steps=40)
+    run = tiny.pretrainer(tmp_path, evaluation=held_out, max_steps=70, learning_rate=1e-2, logging_steps=35)
     before = run.evaluate()
     run.train()
     after = run.evaluate()
-    assert after["eval_r2"] > before["eval_r2"] + 0.1 and after["eval_loss"] < before["eval_loss"]
+    assert after["eval_r2"] > before["eval_r2"] + 0.05 and after["eval_loss"] < before["eval_loss"]
     assert after["eval_r2"] == pytest.approx((after["eval_r2_h"] + after["eval_r2_m"]) / 2)
 
 
