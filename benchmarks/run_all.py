@@ -10,7 +10,7 @@ import sys
 
 from benchmarks import tables
 
-MODULES = ("demo", "simulator_statistics", "conversion", "encoders")
+MODULES = ("demo", "simulator_statistics", "conversion", "pretraining_throughput", "encoders")
 
 
 def main() -> None:
