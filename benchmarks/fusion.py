@@ -309,6 +309,14 @@ def run_systems(
     return found, facts
 
 
+def perplexity(causal_lm: str) -> str:
+    """What the model's training script found, beside or above the model."""
+    for folder in (Path(causal_lm), Path(causal_lm).parent):
+        if (folder / "perplexity.json").is_file():
+            return f"{json.loads((folder / 'perplexity.json').read_text())['perplexity_per_word_and_end']:.0f}"
+    return "unknown"
+
+
 def main() -> None:
     """Make the data, train the merger, score everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -317,8 +325,8 @@ def main() -> None:
     parser.add_argument("--work_dir", type=Path, default=Path("runs/fusion_benchmark"))
     parser.add_argument("--num_tuning", type=int, default=200)
     parser.add_argument("--num_test", type=int, default=400)
-    parser.add_argument("--num_training", type=int, default=3000)
-    parser.add_argument("--sft_epochs", type=float, default=3)
+    parser.add_argument("--num_training", type=int, default=4000)
+    parser.add_argument("--sft_epochs", type=float, default=4)
     parser.add_argument("--num_pairs", type=int, default=1000, help="training sentences that DPO takes its pairs from")
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16; faster where the processor knows it")
     parser.add_argument("--gpu", action="store_true", help="train and run the merger on CUDA")
@@ -340,11 +348,15 @@ def main() -> None:
         print(f"{name:50s} WER {rate}, minus vote {points[0]:+.2f} [{points[1]:+.2f}, {points[2]:+.2f}]", flush=True)
     best = paired_bootstrap(references, found["vote"], found["best single model"])
     result = {
-        "command": "python -m benchmarks.fusion --causal_lm FOLDER",
+        "command": (
+            f"python -m benchmarks.fusion --causal_lm FOLDER --num_training {options.num_training} --sft_epochs "
+            f"{options.sft_epochs:g} --num_pairs {options.num_pairs}{' --bf16' if options.bf16 else ''}"
+        ),
         "what": (
             f"{NUM_MODELS} simulated models on the same {len(references)} held-out sentences (articulatory confusions, "
             f"{SHARED_VARIANCE:.0%} of the noise variance shared), one decoder; merger trained on "
-            f"{len(texts['training'])} other sentences"
+            f"{len(texts['training'])} other sentences, {options.sft_epochs:g} times over, and {options.num_pairs} for DPO; "
+            f"the causal model's perplexity per word on held-out text is {perplexity(options.causal_lm)}"
         ),
         "rows": rows,
         "vote_minus_best_single": best.to_dict(),
