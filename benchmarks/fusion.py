@@ -355,7 +355,7 @@ def main() -> None:
         "what": (
             f"{NUM_MODELS} simulated models on the same {len(references)} held-out sentences (articulatory confusions, "
             f"{SHARED_VARIANCE:.0%} of the noise variance shared), one decoder; merger trained on "
-            f"{len(texts['training'])} other sentences, {options.sft_epochs:g} times over, and {options.num_pairs} for DPO; "
+            f"{len(texts['training'])} others, {options.sft_epochs:g} times over, {options.num_pairs} for DPO; "
             f"the causal model's perplexity per word on held-out text is {perplexity(options.causal_lm)}"
         ),
         "rows": rows,
