@@ -129,7 +129,7 @@ def conversion(result: dict[str, Any]) -> str:
 
 def decoding(result: dict[str, Any]) -> str:
     """The word decoder beside its peers."""
-    names = {"ours": "bit-speech", "kaldi": "kaldi-decoder (static WFST)", "flashlight": "flashlight-text + KenLM"}
+    names = {"ours": "bit-speech", "kaldi": "kaldi-decoder (static WFST)", "flashlight": "flashlight-text + KenLM", "flashlight-spelled": "flashlight-text + KenLM, SIL required"}  # fmt: skip
     rows, gaps = [], []
     for name, found in result["sets"].items():
         for decoder, one in found["decoders"].items():
