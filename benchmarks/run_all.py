@@ -10,7 +10,7 @@ import sys
 
 from benchmarks import tables
 
-MODULES = ("demo", "simulator_statistics", "conversion", "pretraining_throughput", "encoders")
+MODULES = ("demo", "simulator_statistics", "conversion", "pretraining_throughput", "encoders", "wav2vec2_brain")
 
 
 def main() -> None:
