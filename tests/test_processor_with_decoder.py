@@ -15,7 +15,7 @@ B, IY, SIL, T = 7, 18, 40, 31
 
 
 def logits(path):
-    return 8 * np.eye(41, dtype=np.float32)[path]
+    return 6 * np.eye(41, dtype=np.float32)[path]
 
 
 def small_config():
@@ -26,7 +26,7 @@ def small_config():
 
 @pytest.fixture(scope="module")
 def processor():
-    decoder = BeamSearchDecoder(LEXICON, build_ngram_lm(["be tea", "tea"], order=2), beam_size=20)
+    decoder = BeamSearchDecoder(LEXICON, build_ngram_lm(["be tea", "tea"], order=2), lattice_beam=20.0)
     return BITProcessorWithDecoder(BITProcessor(BITFeatureExtractor(participants={"t15": 4})), decoder, 0.1)
 
 
