@@ -75,9 +75,18 @@ def has_bf16() -> bool:
 
 
 def trials_of(participant: Any, split: str) -> list[dict[str, Any]]:
-    """Rows as the trainer takes them."""
+    """Rows as the trainer takes them, z-scored within each block as the benchmarks' releases are."""
     columns = ("participant_id", "session_id", "block_index", "trial_index", "split", "features", "text")
-    return [{name: getattr(trial, name) for name in columns} for trial in participant.trials(split)]
+    rows = [{name: getattr(trial, name) for name in columns} for trial in participant.trials(split)]
+    blocks: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        blocks.setdefault((row["session_id"], row["block_index"]), []).append(row)
+    for members in blocks.values():
+        values = np.concatenate([row["features"] for row in members])
+        mean, std = values.mean(axis=0), values.std(axis=0) + 1e-6
+        for row in members:
+            row["features"] = ((row["features"] - mean) / std).astype(np.float32)
+    return rows
 
 
 def build(name: str, participants: dict[str, int], sessions: list[str], tokenizer: Any) -> Any:
@@ -246,11 +255,11 @@ def analyse(seed: int = 0, sentences: int = 60) -> dict[str, Any]:
     from bit_speech.simulation import SimulatedParticipant
     from examples.pretrain_wav2vec2_speech import VOICES, speak
 
-    trials = list(SimulatedParticipant(PRESET, seed=seed).trials("test"))[:sentences]
+    trials = trials_of(SimulatedParticipant(PRESET, seed=seed), "test")[:sentences]
     audio: dict[str, list[np.ndarray]] = {"before": [], "after": []}
     speech = AutoModel.from_pretrained(BODY).eval()
     for index, trial in enumerate(trials):
-        samples = torch.from_numpy(speak(trial.text, VOICES[index % len(VOICES)], 200))[None]
+        samples = torch.from_numpy(speak(trial["text"], VOICES[index % len(VOICES)], 200))[None]
         with torch.no_grad():
             projected, _ = speech.feature_projection(speech.feature_extractor(samples).transpose(1, 2))
             audio["before"].append(projected[0].numpy())
@@ -264,7 +273,7 @@ def analyse(seed: int = 0, sentences: int = 60) -> dict[str, Any]:
         extractor = BITFeatureExtractor.from_pretrained(folder)
         brain: dict[str, list[np.ndarray]] = {"before": [], "after": []}
         for trial in trials:
-            inputs = extractor([trial.features], session_id=trial.session_id, return_tensors="pt")
+            inputs = extractor([trial["features"]], session_id=trial["session_id"], return_tensors="pt")
             with torch.no_grad():
                 states = model(**inputs, output_hidden_states=True).hidden_states
             for place, values in zip(brain, states):
