@@ -1,6 +1,6 @@
 """Does pretraining help, and which part of it? Phoneme error rates of a simulated participant with little data.
 
-    python -m benchmarks.pretraining                       # every missing cell, one process a core, then the table
+    python -m benchmarks.pretraining                       # every missing cell (100 core minutes), then the table
     python -m benchmarks.pretraining --seeds 0 --conditions scratch all human
     python -m benchmarks.pretraining --tables              # only the table, from the cells that exist
 
