@@ -30,7 +30,7 @@ from bit_speech.decoding import BeamSearchDecoder, Lexicon, NGramLM
 
 PEERS = Path(__file__).parent / "peers"
 BEAMS = {
-    "ours": [6, 8, 9, 10, 11, 12, 14],
+    "ours": [7, 8, 9, 10, 11, 12, 13, 14, 16, 18],
     "kaldi": [8, 10, 12, 14, 16, 18],
     "flashlight": [25, 50, 100, 500, 1500],
 }
@@ -52,7 +52,13 @@ def worker(job: dict[str, Any]) -> dict[str, Any]:
     lm = NGramLM.load(job["lm"])
     opened = time.process_time() - start
     base = BeamSearchDecoder(
-        Lexicon.load(job["own_lexicon"]), lm, beam_size=2000, num_hypotheses=1, unknown_word_score=None
+        # As the static graph: the best alignment counts, not the sum of all.
+        Lexicon.load(job["own_lexicon"]),
+        lm,
+        beam_size=20000,
+        num_hypotheses=1,
+        unknown_word_score=None,
+        merge="max",
     )
     loaded = time.process_time() - start
     first = job["tune_sentences"]

@@ -57,6 +57,7 @@ def random_settings(rng: np.random.Generator, lexicon: Lexicon) -> dict:
         "blank_penalty": float(rng.choice([0, 3])),
         "num_hypotheses": int(rng.choice([1, 7, 100])),
         "missing_sil_score": float(rng.choice([0, -3, -math.inf])),
+        "extra_sil_score": float(rng.choice([0, -4, -math.inf])),
         "unknown_word_score": float(rng.choice([0, -3])),
         "blank_skip_threshold": float(rng.choice([1, 0.9])),
         "merge": str(rng.choice(["log_add", "max"])),

@@ -25,6 +25,8 @@ from .search_graph import NO_ROOM, ROOT, SIL_CLASS, count_bits, expand, locate, 
 
 # Columns of `Beam.links`.
 NODE, CONTEXT, HISTORY, RECORD, START, LAST = range(6)
+# What START holds before the first word; after a word it is -1.
+BEFORE_SPEECH = -2
 # Columns of `Beam.scores`.
 BLANK, LABEL, LM, TOTAL, BEST_PART = range(5)
 # Columns of `Histories.links` and `Histories.scores`.
@@ -50,6 +52,7 @@ class SearchSettings(NamedTuple):
         word_score (`float`): added for every word.
         unknown_word_score (`float`): added for words that the language model does not know.
         missing_sil_score (`float`): added when a word is not followed by SIL; -inf forbids it.
+        extra_sil_score (`float`): added for every SIL after a word but the first; -inf forbids it.
         log_add (`bool`): merge alignments by log-add rather than by maximum.
         recombine (`bool`): of hypotheses that differ only in words the language model no longer sees, keep the best.
         lattice_beam (`float`): what loses by at most this in recombination is recorded; 0 records nothing.
@@ -63,6 +66,7 @@ class SearchSettings(NamedTuple):
     word_score: float
     unknown_word_score: float
     missing_sil_score: float
+    extra_sil_score: float
     log_add: bool
     recombine: bool
     lattice_beam: float
@@ -254,9 +258,11 @@ def _rest(beam, count, row, graph, settings):
     links, scores = beam.links, beam.scores
     for i in range(count):
         total = combine(scores[i, BLANK], scores[i, LABEL], settings.log_add)
-        stay = scores[i, LABEL] + row[graph.label[links[i, NODE]]]
-        if graph.begin[links[i, NODE]] == graph.here[links[i, NODE]] and graph.label[links[i, NODE]] == SIL_CLASS:
-            stay = total + row[SIL_CLASS]
+        label = graph.label[links[i, NODE]]
+        stay = scores[i, LABEL] + row[label]
+        if label == SIL_CLASS:
+            extra = 0.0 if links[i, START] == BEFORE_SPEECH else settings.extra_sil_score
+            stay = combine(stay, scores[i, BLANK] + row[label] + extra, settings.log_add)
         scores[i, BLANK] = total + row[0]
         scores[i, LABEL] = stay
         scores[i, TOTAL] = combine(total + row[0], stay, settings.log_add) + scores[i, LM]
@@ -391,9 +397,12 @@ def advance(
             if settings.lattice_beam > 0 and histories.counts[NUM_RECORDS] + 2 * capacity > len(histories.records):
                 return MORE_RECORDS, t, num_old, swapped
 
-            # Stay: a blank, or the same label again.
+            # Stay: a blank, or the same label again; at a root also a SIL after a blank, at a price after a word.
             blank = total + row[0]
-            stay = (total if at_root else old_scores[LABEL]) + row[label]
+            stay = old_scores[LABEL] + row[label]
+            if at_root:
+                extra = 0.0 if start == BEFORE_SPEECH else settings.extra_sil_score
+                stay = combine(stay, after_blank + row[label] + extra, settings.log_add)
             rank = max(blank, stay) + own_lm
             if rank >= cutoff and rank > -np.inf:
                 cutoff = max(cutoff, rank - threshold)
@@ -531,7 +540,7 @@ def begin_search(model, graph, settings, state, beam, histories):
         if root > 0:
             links, scores = beam.links[count], beam.scores[count]
             links[NODE], links[CONTEXT], links[HISTORY] = root, 0, 0
-            links[RECORD], links[START], links[LAST] = -1, -1, -1
+            links[RECORD], links[START], links[LAST] = -1, BEFORE_SPEECH, -1
             lm = base + graph.ahead[root]
             scores[BLANK], scores[LABEL], scores[LM], scores[TOTAL], scores[BEST_PART] = 0.0, -np.inf, lm, lm, 0.0
             count += 1

@@ -86,10 +86,12 @@ class BeamSearchDecoder:
         beam_threshold (`float`): hypotheses this far below the best are dropped, natural-log units.
         num_hypotheses (`int`): how many sentences to return at most. With 1 no lattice is kept, which is faster.
         missing_sil_score (`float`): added when a word is not followed by SIL; -inf forbids it.
+        extra_sil_score (`float`): added for every SIL after a word but the first; -inf forbids it. Models are trained
+            on one SIL after every word, so a second one speaks for a word between. Before the first word SIL is free.
         unknown_word_score (`float`, optional): added to the `<unk>` score of lexicon words that the language model does
             not know; None drops such words.
         blank_skip_threshold (`float`): frames whose blank probability is at least this extend nothing. What is lost
-            then had a probability below one minus this value in that frame. 1.0 skips only certain blanks: on
+            then had a probability below one minus this value in that frame. 1.0 skips nothing: on
             over-confident posteriors 0.9999 cost a tenth of the words that were right otherwise, and saved little.
         merge (`str`): `"log_add"` sums alignments, `"max"` keeps the best one.
         recombine (`bool`): of hypotheses that differ only in words the language model no longer sees, keep the best;
@@ -132,6 +134,7 @@ class BeamSearchDecoder:
         beam_threshold: float = 14.0,
         num_hypotheses: int = 10,
         missing_sil_score: float = -4.0,
+        extra_sil_score: float = -4.0,
         unknown_word_score: float | None = 0.0,
         blank_skip_threshold: float = 1.0,
         merge: str = "log_add",
@@ -157,8 +160,9 @@ class BeamSearchDecoder:
         for name, number in (("beam_threshold", beam_threshold), ("lattice_beam", lattice_beam)):
             if not number > 0:
                 raise ValueError(f"{name} is {number}; expected a positive number (inf keeps all).")
-        if math.isnan(missing_sil_score) or missing_sil_score > 0:
-            raise ValueError(f"missing_sil_score is {missing_sil_score}; expected zero or less (-inf forbids).")
+        for name, number in (("missing_sil_score", missing_sil_score), ("extra_sil_score", extra_sil_score)):
+            if math.isnan(number) or number > 0:
+                raise ValueError(f"{name} is {number}; expected zero or less (-inf forbids).")
         if unknown_word_score is not None and not math.isfinite(unknown_word_score):
             raise ValueError(f"unknown_word_score is {unknown_word_score}; expected a finite number, or None to drop.")
         if not 0 < blank_skip_threshold <= 1:
@@ -175,6 +179,7 @@ class BeamSearchDecoder:
         self.beam_threshold = float(beam_threshold)
         self.num_hypotheses = int(num_hypotheses)
         self.missing_sil_score = float(missing_sil_score)
+        self.extra_sil_score = float(extra_sil_score)
         self.unknown_word_score = None if unknown_word_score is None else float(unknown_word_score)
         self.blank_skip_threshold = float(blank_skip_threshold)
         self.merge = merge
@@ -299,6 +304,7 @@ class BeamSearchDecoder:
             word_score=self.word_score,
             unknown_word_score=self.unknown_word_score or 0.0,
             missing_sil_score=self.missing_sil_score,
+            extra_sil_score=self.extra_sil_score,
             log_add=self.merge == "log_add",
             recombine=self.recombine,
             lattice_beam=self.lattice_beam if self.recombine and self.num_hypotheses > 1 else 0.0,
@@ -412,7 +418,8 @@ class BeamSearchDecoder:
     def _check(self, log_probs: npt.ArrayLike, name: str) -> tuple[np.ndarray, np.ndarray]:
         array = check_log_probs(log_probs, len(MODEL_ORDER), name)[:, self._permutation]
         array = np.ascontiguousarray(array, dtype=np.float32)
-        skip = array[:, 0] >= math.log(self.blank_skip_threshold)
+        # Half precision rounds a confident blank to certainty, though a phoneme may still be needed there.
+        skip = (array[:, 0] >= math.log(self.blank_skip_threshold)) & (self.blank_skip_threshold < 1)
         array[:, 0] -= np.float32(self.blank_penalty)
         array *= np.float32(self.acoustic_scale)
         return array, skip

@@ -20,7 +20,7 @@ from .lm_kernels import COLUMNS, KEY_BITS, CompactArrays, LMArrays
 from .lm_pack import compact_table
 
 _MAGIC = b"BITNGRAM"
-_VERSION = 2
+_VERSION = 3
 _ALIGNMENT = 64
 _CHUNK_BYTES = 1 << 22
 _MAX_HEADER_BYTES = 1 << 24

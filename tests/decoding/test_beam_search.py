@@ -51,26 +51,29 @@ def one_hot(labels, confidence=0.9):
 
 
 def parses(labels, pronunciations):
-    """Every (words, number of words without SIL) that a label sequence can be read as."""
+    """Every (words, number of words without SIL, number of SILs too many) that a label sequence can be read as."""
     found = []
 
-    def walk(position, words, missing):
+    def walk(position, words, missing, extra):
+        start = position
         while position < len(labels) and labels[position] == SIL:
             position += 1
+        if words:
+            extra += max(0, position - start - 1)  # before the first word SIL is free
         if position == len(labels):
-            found.append((tuple(words), missing))
+            found.append((tuple(words), missing, extra))
             return
         for word, pron in pronunciations:
             end = position + len(pron)
             if labels[position:end] == pron:
                 no_sil = end == len(labels) or labels[end] != SIL
-                walk(end, [*words, word], missing + no_sil)
+                walk(end, [*words, word], missing + no_sil, extra)
 
-    walk(0, [], 0)
+    walk(0, [], 0, 0)
     return found
 
 
-def brute_force(log_probs, lexicon, lm, lm_weight, word_score, missing_sil, merge):
+def brute_force(log_probs, lexicon, lm, lm_weight, word_score, missing_sil, extra_sil, merge):
     pronunciations = [(w, tuple(INDEX[p] for p in pron)) for w in lexicon.words for pron in lexicon.pronunciations(w)]
     combine = np.logaddexp if merge == "log_add" else max
     cache, acoustic = {}, {}
@@ -79,8 +82,8 @@ def brute_force(log_probs, lexicon, lm, lm_weight, word_score, missing_sil, merg
         if labels not in cache:
             cache[labels] = parses(labels, pronunciations)
         score = sum(log_probs[t, c] for t, c in enumerate(path))
-        for words, missing in cache[labels]:
-            here = score + (missing * missing_sil if missing else 0.0)
+        for words, missing, extra in cache[labels]:
+            here = score + (missing * missing_sil if missing else 0.0) + (extra * extra_sil if extra else 0.0)
             if here == -math.inf:
                 continue
             acoustic[words] = combine(acoustic[words], here) if words in acoustic else here
@@ -97,9 +100,10 @@ def brute_force(log_probs, lexicon, lm, lm_weight, word_score, missing_sil, merg
 def test_exhaustive_beam_equals_brute_force(lexicon, lm, seed, merge):
     log_probs = random_log_probs(seed, frames=2 + seed)
     settings = {"lm_weight": 0.7, "word_score": 0.3}
-    decoder = BeamSearchDecoder(lexicon, lm, **settings, missing_sil_score=-1.5, merge=merge, **EXHAUSTIVE)
+    silence = {"missing_sil_score": -1.5, "extra_sil_score": -0.8}
+    decoder = BeamSearchDecoder(lexicon, lm, **settings, **silence, merge=merge, **EXHAUSTIVE)
     found = {h.text: h for h in decoder.decode(log_probs)}
-    expected = brute_force(log_probs, lexicon, lm, **settings, missing_sil=-1.5, merge=merge)
+    expected = brute_force(log_probs, lexicon, lm, **settings, missing_sil=-1.5, extra_sil=-0.8, merge=merge)
     assert set(found) == set(expected)
     for text, (score, acoustic, lm_score) in expected.items():
         assert found[text].score == pytest.approx(score, abs=1e-4)
@@ -109,12 +113,34 @@ def test_exhaustive_beam_equals_brute_force(lexicon, lm, seed, merge):
 
 def test_exhaustive_beam_equals_brute_force_without_a_language_model(lexicon):
     log_probs = random_log_probs(11, frames=5)
-    decoder = BeamSearchDecoder(lexicon, None, missing_sil_score=-math.inf, **EXHAUSTIVE)
+    never = {"missing_sil_score": -math.inf, "extra_sil_score": -math.inf}
+    decoder = BeamSearchDecoder(lexicon, None, **never, **EXHAUSTIVE)
     found = {h.text: h.score for h in decoder.decode(log_probs)}
-    expected = brute_force(log_probs, lexicon, None, 1.0, 0.0, -math.inf, "log_add")
+    expected = brute_force(log_probs, lexicon, None, 1.0, 0.0, -math.inf, -math.inf, "log_add")
     assert set(found) == set(expected)
     for text, (score, _, _) in expected.items():
         assert found[text] == pytest.approx(score, abs=1e-4)
+
+
+def test_a_second_silence_speaks_for_a_word_between():
+    # "me", then a word that was all but missed, then "be".
+    lexicon = Lexicon.from_words({"me": "M IY", "a": "AH", "be": "B IY"})
+    log_probs = one_hot("M IY SIL SIL B IY SIL")
+    log_probs[6, INDEX["AH"]] = -3.0  # in the blank between the two silences
+    free = BeamSearchDecoder(lexicon, extra_sil_score=0.0, merge="max").decode(log_probs)[0]
+    assert free.text == "me be"
+    assert BeamSearchDecoder(lexicon, extra_sil_score=-8.0, merge="max").decode(log_probs)[0].text == "me a be"
+
+
+def test_a_phoneme_may_be_needed_where_half_precision_says_that_the_blank_is_certain():
+    lexicon = Lexicon.from_words({"beam": "B IY M"})
+    spoken = one_hot("B IY", 0.999)
+    certain = np.array([[0.0, *(40 * [-30.0])]])
+    certain[0, INDEX["M"]] = -9.0
+    silence = one_hot("SIL", 0.999)
+    log_probs = np.concatenate([spoken, certain, silence])
+    found = BeamSearchDecoder(lexicon, missing_sil_score=-math.inf).decode(log_probs)[0]
+    assert found.text == "beam" and found.complete
 
 
 def test_scores_add_up(lexicon, lm):
@@ -126,8 +152,8 @@ def test_scores_add_up(lexicon, lm):
 
 
 def test_hypotheses_are_distinct_and_sorted(lexicon, lm):
-    hypotheses = BeamSearchDecoder(lexicon, lm, num_hypotheses=20).decode(random_log_probs(4, frames=20))
-    assert len({h.text for h in hypotheses}) == len(hypotheses) == 20
+    hypotheses = BeamSearchDecoder(lexicon, lm, num_hypotheses=12).decode(random_log_probs(4, frames=20))
+    assert len({h.text for h in hypotheses}) == len(hypotheses) == 12
     assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
 
 
@@ -231,6 +257,7 @@ def test_wrong_input_is_named(lexicon, lm, change, message):
         {"acoustic_scale": 0.0},
         {"beam_threshold": math.nan},
         {"missing_sil_score": 1.0},
+        {"extra_sil_score": 0.5},
         {"blank_skip_threshold": 0.0},
         {"merge": "sum"},
         {"class_order": "alphabetical"},
