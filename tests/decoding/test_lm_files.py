@@ -31,7 +31,7 @@ def header_of(data):
 def with_header(header, payload, raw=None):
     text = json.dumps(header).encode() if raw is None else raw
     text += b" " * (-(len(text) + 20) % 64)
-    numbers = np.array([2, len(text), zlib.crc32(text)], dtype="<u4").tobytes()
+    numbers = data[8:12] + np.array([len(text), zlib.crc32(text)], dtype="<u4").tobytes()
     return b"BITNGRAM" + numbers + text + payload
 
 
