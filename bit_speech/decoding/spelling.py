@@ -33,7 +33,8 @@ class SpellingDecoder:
             `SpellingTokenizer.characters` gives them. At most 39 letters.
         num_classes (`int`): how many classes V the input has; those not in `characters` are ignored.
         blank (`int`): class of the CTC blank.
-        **settings: settings of [`BeamSearchDecoder`]. `missing_sil_score` is -inf here: words are always separated.
+        **settings: settings of [`BeamSearchDecoder`]. Words are always separated here (`missing_sil_score` is -inf), and
+            more spaces than one cost nothing (`extra_sil_score` is 0).
 
     Raises:
         ValueError: when there is no space, there are too many letters, a class does not exist, or no word is left.
@@ -80,7 +81,8 @@ class SpellingDecoder:
         place = {name: index for index, name in enumerate(MODEL_ORDER)}
         self._columns = {0: blank, place[SIL_TOKEN]: characters[" "]}
         self._columns |= {place[borrowed[letter]]: index for letter, index in letters.items()}
-        self.search = BeamSearchDecoder(Lexicon.from_words(spellings), lm, **{"missing_sil_score": -np.inf, **settings})
+        separated = {"missing_sil_score": -np.inf, "extra_sil_score": 0.0}
+        self.search = BeamSearchDecoder(Lexicon.from_words(spellings), lm, **separated | settings)
 
     def with_settings(self, **changes: Any) -> SpellingDecoder:
         """Make a decoder with some settings changed; words and language model are shared.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bit_speech.decoding import NGramLM, build_ngram_lm
+from bit_speech.decoding import NGramLM, build_ngram_lm, lm_file
 from bit_speech.decoding.lm_kernels import back_off, child_range, child_score, child_word, score_word
 
 TEXT = ["the cat sat on the mat", "the cat ran", "a dog sat", "the dog sat on the cat", "a a a", "the mat"]
@@ -31,7 +31,7 @@ def header_of(data):
 def with_header(header, payload, raw=None):
     text = json.dumps(header).encode() if raw is None else raw
     text += b" " * (-(len(text) + 20) % 64)
-    numbers = data[8:12] + np.array([len(text), zlib.crc32(text)], dtype="<u4").tobytes()
+    numbers = np.array([lm_file._VERSION, len(text), zlib.crc32(text)], dtype="<u4").tobytes()
     return b"BITNGRAM" + numbers + text + payload
 
 

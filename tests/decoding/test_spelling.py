@@ -12,7 +12,7 @@ from bit_speech.decoding.spelling import SpellingDecoder
 from processing_bit.tokenization_spelling import SpellingTokenizer
 
 CHARACTERS = {" ": 1, "a": 2, "b": 4}
-WIDE = {"beam_size": 2000, "beam_threshold": math.inf, "num_hypotheses": 50}
+WIDE = {"beam_size": 2000, "beam_threshold": math.inf, "num_hypotheses": 50, "recombine": False}
 
 
 def random_log_probs(frames: int, classes: int, seed: int) -> np.ndarray:
