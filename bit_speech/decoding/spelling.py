@@ -33,8 +33,8 @@ class SpellingDecoder:
             `SpellingTokenizer.characters` gives them. At most 39 letters.
         num_classes (`int`): how many classes V the input has; those not in `characters` are ignored.
         blank (`int`): class of the CTC blank.
-        **settings: settings of [`BeamSearchDecoder`]. Words are always separated here (`missing_sil_score` is -inf), and
-            more spaces than one cost nothing (`extra_sil_score` is 0).
+        **settings: settings of [`BeamSearchDecoder`]. Words are always separated here (`missing_sil_score` is -inf),
+            and more spaces than one cost nothing (`extra_sil_score` is 0).
 
     Raises:
         ValueError: when there is no space, there are too many letters, a class does not exist, or no word is left.
