@@ -17,7 +17,7 @@ from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy
 
 from bit_speech.data.pretraining_corpus import CorpusBatchSampler, PretrainingCorpus
 from bit_speech.data.resident_corpus import ResidentCorpus
-from bit_speech.training.batches import LengthSortedBatchSampler, TrialLoader
+from bit_speech.training.batches import LengthSortedBatchSampler
 from bit_speech.training.pretraining_arguments import BITPretrainingArguments
 from bit_speech.training.pretraining_batches import EpochKeys, MaskedBatches
 from bit_speech.training.pretraining_input import PretrainingInput
@@ -124,20 +124,6 @@ class BITPretrainer(SurvivingTrainer):
             )
 
     # ---- data ----
-
-    def _loader(self, batches: MaskedBatches, batch_sampler: Any) -> TrialLoader:
-        workers = self.args.dataloader_num_workers
-        return TrialLoader(
-            batches,
-            batch_sampler=batch_sampler,
-            collate_fn=batches.collate,
-            num_workers=workers,
-            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
-            persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
-            prefetch_factor=self.args.dataloader_prefetch_factor if workers > 0 else None,
-            # Its own generator: making an iterator must not move the generator that draws noise and dropout.
-            generator=torch.Generator().manual_seed(self.args.seed),
-        )
 
     def get_train_dataloader(self) -> DataLoader:
         """Build the loader of training batches.

@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from bit_speech.files import write_json
+from bit_speech.training.batches import TrialLoader
 from bit_speech.training.checkpoints import (
     delete_old_checkpoints,
     is_complete,
@@ -56,6 +57,21 @@ class SurvivingTrainer(Trainer):
         super().__init__(callbacks=[_RestoreProgress(self), *(callbacks or [])], **settings)
         # The loss is scaled in compute_loss; transformers would otherwise guess from the model's signature.
         self.model_accepts_loss_kwargs = False
+
+    def _loader(self, batches: Any, batch_sampler: Any) -> TrialLoader:
+        """Loader of what `batches.collate` makes of the items that the sampler names."""
+        workers = self.args.dataloader_num_workers
+        return TrialLoader(
+            batches,
+            batch_sampler=batch_sampler,
+            collate_fn=batches.collate,
+            num_workers=workers,
+            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
+            persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
+            prefetch_factor=self.args.dataloader_prefetch_factor if workers > 0 else None,
+            # Its own generator: making an iterator must not move the generator that draws noise and dropout.
+            generator=torch.Generator().manual_seed(self.args.seed),
+        )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Build the optimizer with groups for read-in, body and head, with and without weight decay.

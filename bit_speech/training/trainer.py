@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy
 
 from bit_speech.ctc import collapse, required_frames
-from bit_speech.training.batches import EpochBatchSampler, LengthSortedBatchSampler, TrialLoader
+from bit_speech.training.batches import EpochBatchSampler, LengthSortedBatchSampler
 from bit_speech.training.prepared_trials import PreparedTrials, name_trial
 from bit_speech.training.run_record import describe_run
 from bit_speech.training.scoring import phoneme_scores
@@ -176,20 +176,6 @@ class BITTrainer(SurvivingTrainer):
         logger.warning("%s; they are left out", message)
         return trials.subset(keep)
 
-    def _loader(self, trials: PreparedTrials, batch_sampler: Any) -> TrialLoader:
-        workers = self.args.dataloader_num_workers
-        return TrialLoader(
-            trials,
-            batch_sampler=batch_sampler,
-            collate_fn=trials.collate,
-            num_workers=workers,
-            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
-            persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
-            prefetch_factor=self.args.dataloader_prefetch_factor if workers > 0 else None,
-            # Its own generator: making an iterator must not move the generator that draws dropout.
-            generator=torch.Generator().manual_seed(self.args.seed),
-        )
-
     def get_train_dataloader(self) -> DataLoader:
         """Build the loader of augmented training batches.
 
@@ -246,7 +232,7 @@ class BITTrainer(SurvivingTrainer):
         """
         return self._evaluation_loader(self._evaluation_trials(test_dataset, needs_labels=False))
 
-    def _evaluation_loader(self, trials: PreparedTrials) -> TrialLoader:
+    def _evaluation_loader(self, trials: PreparedTrials) -> DataLoader:
         # Trials that CTC cannot align get batches of their own: they count as errors but have no finite loss.
         groups = []
         for row, length, labels in zip(trials.metadata, trials.lengths, trials.labels):
