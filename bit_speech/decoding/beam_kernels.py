@@ -132,17 +132,6 @@ def hash_pair(a, b):
 
 
 @numba.njit(nogil=True, cache=True)
-def fill_history_table(links, table, count):
-    """Enter the first `count` histories into an empty hash table."""
-    mask = np.uint64(len(table) - 1)
-    for entry in range(1, count):
-        slot = np.int64(hash_pair(links[entry, PARENT], links[entry, WORD]) & mask)
-        while table[slot] >= 0:
-            slot = np.int64(np.uint64(slot + 1) & mask)
-        table[slot] = entry
-
-
-@numba.njit(nogil=True, cache=True)
 def _longer_history(histories, model, settings, parent, word):
     """History `parent` followed by `word`: found, or added with its language-model score."""
     links, scores, table = histories.links, histories.scores, histories.table

@@ -358,7 +358,10 @@ def _score_compact(arrays, state, word):
     for level in range(matched + 1, depth + 1):
         backoff, _ = compact_backoff(lm, np.int64(level), chain[level - 1])
         score += backoff
-    return score, next_state
+    listed = zero
+    if matched > 0:
+        listed = compact_field(lm, matched, FIRST_STATE) + chain[matched - 1]
+    return score, next_state, listed
 
 
 @numba.njit(nogil=True, cache=True)
@@ -406,7 +409,7 @@ def _back_off_compact(arrays, state):
 
 
 @numba.njit(nogil=True, cache=True)
-def find_child(lm, context, word):
+def _find_child(lm, context, word):
     """Node of the n-gram `context word` of an exact model, or -1 when the model does not have it."""
     low = lm.first_child[context]
     high = lm.first_child[context + 1]
@@ -428,9 +431,9 @@ def find_child(lm, context, word):
 def _score_exact(lm, state, word):
     backoff = np.float64(0.0)
     while True:
-        node = find_child(lm, state, word)
+        node = _find_child(lm, state, word)
         if node >= 0:
-            return backoff + lm.probs[node], np.int64(lm.next_state[node])
+            return backoff + lm.probs[node], np.int64(lm.next_state[node]), state
         backoff += lm.backoffs[state]
         state = np.int64(lm.suffix[state])
 
@@ -473,7 +476,7 @@ def _by_kind(name, exact, compact):
     return stub
 
 
-_score_word = _by_kind("score_word", _score_exact, _score_compact)
+_score_match = _by_kind("score_match", _score_exact, _score_compact)
 _child_range = _by_kind("child_range", _child_range_exact, _child_range_compact)
 _child_word = _by_kind("child_word", _child_word_exact, _child_word_compact)
 _child_score = _by_kind("child_score", _child_score_exact, _child_score_compact)
@@ -481,9 +484,16 @@ _back_off = _by_kind("back_off", _back_off_exact, _back_off_compact)
 
 
 @numba.njit(nogil=True, cache=True)
+def score_match(lm, state, word):
+    """Natural-log probability of a word after a state, the state after it, and the longest suffix that lists it."""
+    return _score_match(lm, state, word)
+
+
+@numba.njit(nogil=True, cache=True)
 def score_word(lm, state, word):
     """Natural-log probability of a word after a state, and the state after it."""
-    return _score_word(lm, state, word)
+    score, following, _ = _score_match(lm, state, word)
+    return score, following
 
 
 @numba.njit(nogil=True, cache=True)

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 from .lexicon import TrieArrays
-from .lm_kernels import back_off, child_range, child_score, child_word, find_child, score_word
+from .lm_kernels import child_range, child_score, child_word, score_match
 
 SIL_CLASS = 40
 # The root of the whole lexicon.
@@ -275,14 +275,6 @@ def locate(graph, model, state, place):
 
 
 @numba.njit(nogil=True, cache=True)
-def matched_state(lm, state, word):
-    """Longest suffix of a state after which the model lists the word."""
-    while find_child(lm, state, word) < 0:
-        state = back_off(lm, state)[1]
-    return np.int64(state)
-
-
-@numba.njit(nogil=True, cache=True)
 def phrase_step(hot, state, word):
     """State of the boosted phrases after a word, and the score gained (or given back) with it."""
     given_back = np.float64(hot.held[state])
@@ -299,10 +291,7 @@ def phrase_step(hot, state, word):
 @numba.njit(nogil=True, cache=True)
 def word_step(model, state, word):
     """Natural-log score of a lexicon word after a state, the state after it, and the state where it is listed."""
-    lm_word = np.int64(model.word_ids[word])
-    matched = matched_state(model.lm, state, lm_word)
-    score, following = score_word(model.lm, state, lm_word)
-    return score, following, matched
+    return score_match(model.lm, state, np.int64(model.word_ids[word]))
 
 
 def new_graph(

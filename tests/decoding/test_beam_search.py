@@ -111,6 +111,20 @@ def test_exhaustive_beam_equals_brute_force(lexicon, lm, seed, merge):
         assert found[text].lm_score == pytest.approx(lm_score, abs=1e-4)
 
 
+def test_a_quantized_language_model_is_searched_like_an_exact_one(lexicon, lm):
+    log_probs, small = random_log_probs(3, frames=5), lm.quantize()
+    silence = {"missing_sil_score": -1.5, "extra_sil_score": -0.8}
+    found = {h.text: h for h in BeamSearchDecoder(lexicon, small, **silence, **EXHAUSTIVE).decode(log_probs)}
+    expected = brute_force(log_probs, lexicon, small, 1.0, 0.0, -1.5, -0.8, "log_add")
+    assert set(found) == set(expected)
+    for text, (score, _, lm_score) in expected.items():
+        assert found[text].score == pytest.approx(score, abs=1e-4)
+        assert found[text].lm_score == pytest.approx(lm_score, abs=1e-4)
+    best = BeamSearchDecoder(lexicon, small, merge="max", **silence, beam_threshold=math.inf).decode(log_probs)[0]
+    exact = BeamSearchDecoder(lexicon, small, merge="max", **silence, **EXHAUSTIVE).decode(log_probs)[0]
+    assert (best.text, best.score) == (exact.text, pytest.approx(exact.score, abs=1e-4))
+
+
 def test_exhaustive_beam_equals_brute_force_without_a_language_model(lexicon):
     log_probs = random_log_probs(11, frames=5)
     never = {"missing_sil_score": -math.inf, "extra_sil_score": -math.inf}
