@@ -295,7 +295,7 @@ def word_step(model, state, word):
 
 
 def new_graph(
-    model: Model, scores: np.ndarray, look_ahead: np.ndarray, nodes: int = 1 << 21, items: int = 1 << 22
+    model: Model, scores: np.ndarray, look_ahead: np.ndarray, nodes: int = 1 << 22, items: int = 1 << 24
 ) -> Graph:
     """Start a graph: the lexicon trie alone.
 
