@@ -65,12 +65,12 @@ def build_ngram_lm(
         True
     """
     thresholds = _checked_thresholds(order, min_counts, max_words)
-    with Workspace() as space:
-        tokenizer = Tokenizer()
-        corpus = read_corpus("the sentences", blocks_of_sentences(sentences), tokenizer, space)
-        words = _choose_words(tokenizer.words, [corpus], vocabulary, max_words)
-        levels = _build_levels(corpus, words, tokenizer.words, order, thresholds, space, 1)
-        return NGramLM.from_levels(levels, metadata=_metadata([corpus], order, thresholds, words))
+    space = Workspace()
+    tokenizer = Tokenizer()
+    corpus = read_corpus("the sentences", blocks_of_sentences(sentences), tokenizer, space)
+    words = _choose_words(tokenizer.words, [corpus], vocabulary, max_words)
+    levels = _build_levels(corpus, words, tokenizer.words, order, thresholds, space, 1)
+    return NGramLM.from_levels(levels, metadata=_metadata([corpus], order, thresholds, words))
 
 
 def build_ngram_lm_from_files(
@@ -124,39 +124,37 @@ def build_ngram_lm_from_files(
         raise ValueError(f"memory is {memory} bytes; expected at least 1 MiB.")
     if num_threads < 1:
         raise ValueError(f"num_threads is {num_threads}; expected at least 1.")
-    with Workspace(memory, folder) as space:
-        tokenizer = Tokenizer()
-        mixed = weights is not None or interpolate_on is not None
-        corpora = []
-        for group in [[text] for text in texts] if mixed else [list(texts)]:
-            name = " + ".join(os.path.basename(text) for text in group)
-            progress(f"reading {name}")
-            blocks = (block for text in group for block in blocks_of_file(text))
-            corpora.append(read_corpus(name, blocks, tokenizer, space))
-        words = _choose_words(tokenizer.words, corpora, vocabulary, max_words)
-        metadata = _metadata(corpora, order, thresholds, words)
-        found = tokenizer.words
-        models = [
-            _build_levels(corpus, words, found, order, thresholds, space, num_threads, progress) for corpus in corpora
-        ]
-        levels = models[0]
-        if mixed:
-            if interpolate_on is not None:
-                progress("tuning the weights")
-                held_out = read_corpus(
-                    os.path.basename(interpolate_on), blocks_of_file(interpolate_on), tokenizer, space
-                )
-                _recode(held_out, words, tokenizer.words)
-                metadata["interpolated_on"] = held_out.to_dict()
-                weights = tune_weights(models, held_out.tokens, BOS)
-            shares = np.array(weights, dtype=np.float64)
-            shares /= shares.sum()
-            metadata["weights"] = shares.tolist()
-            if len(models) > 1:
-                progress("mixing models")
-                levels = mix(models, shares.tolist(), space)
-        progress("packing")
-        return NGramLM.from_levels(levels, quantize, metadata)
+    space = Workspace(memory, folder)
+    tokenizer = Tokenizer()
+    mixed = weights is not None or interpolate_on is not None
+    corpora = []
+    for group in [[text] for text in texts] if mixed else [list(texts)]:
+        name = " + ".join(os.path.basename(text) for text in group)
+        progress(f"reading {name}")
+        blocks = (block for text in group for block in blocks_of_file(text))
+        corpora.append(read_corpus(name, blocks, tokenizer, space))
+    words = _choose_words(tokenizer.words, corpora, vocabulary, max_words)
+    metadata = _metadata(corpora, order, thresholds, words)
+    found = tokenizer.words
+    models = [
+        _build_levels(corpus, words, found, order, thresholds, space, num_threads, progress) for corpus in corpora
+    ]
+    levels = models[0]
+    if mixed:
+        if interpolate_on is not None:
+            progress("tuning the weights")
+            held_out = read_corpus(os.path.basename(interpolate_on), blocks_of_file(interpolate_on), tokenizer, space)
+            _recode(held_out, words, tokenizer.words)
+            metadata["interpolated_on"] = held_out.to_dict()
+            weights = tune_weights(models, held_out.tokens, BOS)
+        shares = np.array(weights, dtype=np.float64)
+        shares /= shares.sum()
+        metadata["weights"] = shares.tolist()
+        if len(models) > 1:
+            progress("mixing models")
+            levels = mix(models, shares.tolist(), space)
+    progress("packing")
+    return NGramLM.from_levels(levels, quantize, metadata)
 
 
 def _checked_thresholds(order: int, min_counts: Sequence[int] | None, max_words: int | None) -> list[int]:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 import os
 import re
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from bit_speech.files import write_bytes
 from bit_speech.import_utils import package_file
 from configuration_bit.phoneme_inventory_bit import MODEL_ORDER, SIL_TOKEN
+
+from .checked_arrays import pack_arrays, unpack_arrays
 
 _PHONEME_INDEX = {name: index for index, name in enumerate(MODEL_ORDER) if index > 0}
 _SIL = _PHONEME_INDEX[SIL_TOKEN]
 _NUMBER = re.compile(r"^[0-9.]+([eE]-?[0-9]+)?$")
-_VERSION = 1
-_SAVED = {"header", "words", "word_lengths", "word_of", "phonemes", "phoneme_counts", "scores"}
+_VERSION = 2
+_SAVED = {"words", "word_lengths", "word_of", "phonemes", "phoneme_counts", "scores"}
 # A word, its coded phonemes and the natural log of the pronunciation's probability.
 _Entry = tuple[str, bytes, float]
 _ALTERNATIVE = re.compile(r"^(.+)\((\d+)\)$")
@@ -212,15 +213,7 @@ class Lexicon:
             "phoneme_counts": np.array([len(code) for code in self._phonemes], dtype="<u2"),
             "scores": self._scores.astype("<f4"),
         }
-        arrays["header"] = np.array([_VERSION, _checksum(arrays)], dtype="<u4")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as stream:
-                np.savez(stream, **arrays)  # type: ignore[arg-type]
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_bytes(path, pack_arrays(arrays, _VERSION))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Lexicon:
@@ -239,21 +232,10 @@ class Lexicon:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"No lexicon at {path}.")
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                arrays = {name: data[name] for name in data.files}
-        except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-            raise ValueError(
-                f"{path} is no lexicon that Lexicon.save wrote, or it is damaged ({error}); for text files use "
-                "Lexicon.from_file."
-            ) from error
-        if set(arrays) != _SAVED or arrays["header"].shape != (2,):
-            raise ValueError(f"{path} is no lexicon that Lexicon.save wrote; for text files use Lexicon.from_file.")
-        version, checksum = (int(value) for value in arrays.pop("header"))
-        if version != _VERSION:
-            raise ValueError(f"{path} has format version {version}, this library reads {_VERSION}; save it again.")
-        if _checksum(arrays) != checksum:
-            raise ValueError(f"The checksum of {path} is wrong, the file is damaged: save it again.")
+        what = f"{path} is no lexicon that Lexicon.save wrote"
+        arrays = unpack_arrays(
+            path.read_bytes(), _VERSION, _SAVED, what, "save it again, or for text files use Lexicon.from_file"
+        )
         text, codes = arrays["words"].tobytes(), arrays["phonemes"].tobytes()
         ends = np.cumsum(arrays["word_lengths"], dtype=np.int64).tolist()
         words = [text[low:high].decode() for low, high in zip([0, *ends[:-1]], ends, strict=True)]
@@ -327,13 +309,6 @@ def _log_probability(given: Sequence[float | str], where: str) -> float:
             f"The probability of a pronunciation is {given[0]} in {where}; expected more than 0, at most 1."
         )
     return math.log(probability)
-
-
-def _checksum(arrays: Mapping[str, np.ndarray]) -> int:
-    checksum = 0
-    for name in sorted(arrays):
-        checksum = zlib.crc32(name.encode() + np.ascontiguousarray(arrays[name]).tobytes(), checksum)
-    return checksum
 
 
 def _encode(phonemes: list[str], where: str) -> bytes:

@@ -409,15 +409,11 @@ def _back_off_compact(arrays, state):
 
 
 @numba.njit(nogil=True, cache=True)
-def _find_child(lm, context, word):
-    """Node of the n-gram `context word` of an exact model, or -1 when the model does not have it."""
-    low = lm.first_child[context]
-    high = lm.first_child[context + 1]
-    if context == 0:
-        return low + word
+def find_in_children(words, low, high, word):
+    """Position of a word among sorted words, or -1."""
     while low < high:
         middle = (low + high) >> 1
-        found = lm.words[middle]
+        found = words[middle]
         if found == word:
             return middle
         if found < word:
@@ -425,6 +421,15 @@ def _find_child(lm, context, word):
         else:
             high = middle
     return np.int64(-1)
+
+
+@numba.njit(nogil=True, cache=True)
+def _find_child(lm, context, word):
+    """Node of the n-gram `context word` of an exact model, or -1 when the model does not have it."""
+    low = np.int64(lm.first_child[context])
+    if context == 0:
+        return low + word
+    return find_in_children(lm.words, low, np.int64(lm.first_child[context + 1]), word)
 
 
 @numba.njit(nogil=True, cache=True)

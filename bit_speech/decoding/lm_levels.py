@@ -9,6 +9,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from .lm_kernels import find_in_children
+
 MISSING_LOG = -100.0 * np.log(10.0)  # what KenLM gives unknown words of a model without <unk>
 # Fields of this many bits hold one word of a key; two 64-bit numbers hold six words.
 WORD_BITS = 21
@@ -53,21 +55,6 @@ class Levels:
     def sizes(self) -> tuple[int, ...]:
         """How many n-grams each level has."""
         return tuple(len(words) for words in self.words)
-
-
-@numba.njit(nogil=True, cache=True)
-def find_in_children(words, low, high, word):
-    """Position of a word among sorted words, or -1."""
-    while low < high:
-        middle = (low + high) >> 1
-        found = words[middle]
-        if found == word:
-            return middle
-        if found < word:
-            low = middle + 1
-        else:
-            high = middle
-    return np.int64(-1)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -24,28 +24,21 @@ LINE_END = -1
 
 
 class Workspace:
-    """Arrays in memory up to a budget, and beyond it in memory-mapped files of a temporary folder.
+    """Arrays in memory up to a budget, and beyond it in memory-mapped temporary files without a name.
+
+    Files without a name need no clearing up: their space is free again when the last array over them is gone, also
+    after an error or a killed process.
 
     Args:
         memory (`int`, optional): bytes that arrays may take in memory; None for no limit.
-        folder (`str`, optional): where the temporary folder is made; None for the system's.
+        folder (`str`, optional): where the temporary files are made; None for the system's folder.
     """
 
     def __init__(self, memory: int | None = None, folder: str | os.PathLike[str] | None = None) -> None:
         self.memory = memory
-        self._parent = folder
-        self._folder: Path | None = None
+        self._folder = folder
         self._used: dict[int, int] = {}
-        self._files: dict[int, Path] = {}
-        self.bytes_on_disk = 0
-        self._made = 0
-
-    def __enter__(self) -> Workspace:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._lock = threading.Lock()
 
     def empty(self, size: int, dtype: type) -> np.ndarray:
         """Make an array.
@@ -58,31 +51,25 @@ class Workspace:
             `np.ndarray` of shape `(size,)`: in memory or mapped.
         """
         size_bytes = size * np.dtype(dtype).itemsize
-        if self.memory is None or size == 0 or sum(self._used.values()) + size_bytes <= self.memory:
-            array: np.ndarray = np.empty(size, dtype=dtype)
-            self._used[id(array)] = size_bytes
-            return array
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="bit_speech_lm_", dir=self._parent))
-        self._made += 1
-        path = self._folder / f"{self._made}.array"
+        with self._lock:
+            if self.memory is None or size == 0 or sum(self._used.values()) + size_bytes <= self.memory:
+                array: np.ndarray = np.empty(size, dtype=dtype)
+                self._used[id(array)] = size_bytes
+                return array
+        with tempfile.TemporaryFile(dir=self._folder, prefix="bit_speech_lm_") as file:
+            mapped = np.memmap(file, dtype=dtype, mode="w+", shape=(size,))
         # A plain array over the map: compiled code knows one array type.
-        array = np.asarray(np.memmap(path, dtype=dtype, mode="w+", shape=(size,))).view(np.ndarray)
-        self._files[id(array)] = path
-        self.bytes_on_disk += size_bytes
-        return array
+        return np.asarray(mapped).view(np.ndarray)
 
     def free(self, *arrays: np.ndarray) -> None:
-        """Tell that arrays are not used any more; the files of mapped ones are removed.
+        """Tell that arrays are not used any more, so that others may take their place in memory.
 
         Args:
             *arrays (`np.ndarray`): made by [`Workspace.empty`]; others are ignored.
         """
-        for array in arrays:
-            self._used.pop(id(array), None)
-            path = self._files.pop(id(array), None)
-            if path is not None:
-                path.unlink(missing_ok=True)
+        with self._lock:
+            for array in arrays:
+                self._used.pop(id(array), None)
 
 
 @numba.njit(nogil=True, cache=True)

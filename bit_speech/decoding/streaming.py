@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import json
 import math
-import zipfile
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -39,6 +35,7 @@ from .beam_kernels import (
     finish,
     settle,
 )
+from .checked_arrays import pack_arrays, unpack_arrays
 from .history_kernels import (
     best_hypothesis,
     common_history,
@@ -177,11 +174,7 @@ class DecoderState:
         Returns:
             `bytes`: all of it, with version and checksum, to be read by [`DecoderState.from_bytes`].
         """
-        arrays = _packed(self)
-        arrays["header"] = np.array([_VERSION, _checksum(arrays)], dtype="<u4")
-        stream = io.BytesIO()
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
-        return stream.getvalue()
+        return pack_arrays(_packed(self), _VERSION)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> DecoderState:
@@ -196,20 +189,8 @@ class DecoderState:
         Raises:
             ValueError: when the data are of another kind or version, truncated or damaged.
         """
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-        except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-            raise ValueError(f"These {len(data)} bytes are no decoder state, or they are damaged ({error}).") from error
-        if set(arrays) != {*_PACKED, "header"} or arrays["header"].shape != (2,):
-            raise ValueError(
-                f"These {len(data)} bytes are no decoder state: expected what DecoderState.to_bytes wrote."
-            )
-        version, checksum = (int(value) for value in arrays.pop("header"))
-        if version != _VERSION:
-            raise ValueError(f"The decoder state has version {version}, this library reads {_VERSION}.")
-        if _checksum(arrays) != checksum:
-            raise ValueError("The checksum of the decoder state is wrong: the data are damaged.")
+        what = f"These {len(data)} bytes are no decoder state"
+        arrays = unpack_arrays(data, _VERSION, _PACKED, what, "give what DecoderState.to_bytes wrote")
         return _unpacked(arrays)
 
     # What follows is for the decoder.
@@ -472,12 +453,3 @@ def _unpacked(arrays: dict[str, np.ndarray]) -> DecoderState:
     state._histories.record_scores[:records] = arrays["record_scores"]
     fill_history_table(state._histories.links, state._histories.table, used)
     return state
-
-
-def _checksum(arrays: dict[str, np.ndarray]) -> int:
-    checksum = 0
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        head = json.dumps([name, array.dtype.str, array.shape]).encode()
-        checksum = zlib.crc32(head + array.tobytes(), checksum)
-    return checksum

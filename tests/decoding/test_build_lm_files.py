@@ -1,12 +1,13 @@
 """Models of text files: larger than memory, mixed, converted, through the command line."""
 
 import lzma
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from bit_speech.cli import main
-from bit_speech.decoding import NGramLM, build_ngram_lm
+from bit_speech.decoding import NGramLM, build_ngram_lm, lm_text
 from bit_speech.decoding.build_lm import build_ngram_lm_from_files
 from bit_speech.decoding.lm_kernels import score_word
 
@@ -41,25 +42,43 @@ def test_a_file_gives_the_model_of_its_sentences(files, tmp_path):
     same(build_ngram_lm_from_files([tmp_path / "a.txt.xz"], 4), build_ngram_lm(lines, order=4))
 
 
-def test_a_text_larger_than_memory_gives_the_same_model_and_leaves_no_files(tmp_path):
+@pytest.fixture
+def mapped(monkeypatch):
+    """Sizes of the arrays that went to temporary files."""
+    sizes = []
+    memmap = np.memmap
+
+    def recorded(*arguments, **options):
+        sizes.append(options["shape"])
+        return memmap(*arguments, **options)
+
+    monkeypatch.setattr(lm_text.np, "memmap", recorded)
+    return sizes
+
+
+def test_a_text_larger_than_memory_gives_the_same_model_and_leaves_no_files(tmp_path, mapped):
     (tmp_path / "text.txt").write_text("\n".join(random_text(3, sentences=20_000)))
     (tmp_path / "temporary").mkdir()
-    seen = []
+    leftovers = []
+    settings = {"order": 5, "min_counts": [1, 1, 2, 2, 2]}
     limited = build_ngram_lm_from_files(
-        [tmp_path / "text.txt"], 5, min_counts=[1, 1, 2, 2, 2], memory=1 << 20, folder=tmp_path / "temporary",
-        num_threads=2, progress=lambda stage: seen.append(len(list((tmp_path / "temporary").rglob("*.array")))),
+        [tmp_path / "text.txt"], memory=1 << 20, folder=tmp_path / "temporary", num_threads=2, **settings,
+        progress=lambda stage: leftovers.extend((tmp_path / "temporary").iterdir()),
     )  # fmt: skip
-    assert max(seen) > 5  # it did go to disk
-    assert not list((tmp_path / "temporary").iterdir())
-    same(limited, build_ngram_lm_from_files([tmp_path / "text.txt"], 5, min_counts=[1, 1, 2, 2, 2]))
+    assert len(mapped) > 5 and not leftovers
+    same(limited, build_ngram_lm_from_files([tmp_path / "text.txt"], **settings))
 
 
-def test_temporary_files_are_removed_after_an_error(tmp_path):
-    (tmp_path / "text.txt").write_bytes(b"good words\n" * 200_000 + b"bad \xff byte\n")
-    (tmp_path / "temporary").mkdir()
-    with pytest.raises(ValueError, match=r"text\.txt is not UTF-8"):
-        build_ngram_lm_from_files([tmp_path / "text.txt"], 3, memory=1 << 20, folder=tmp_path / "temporary")
-    assert not list((tmp_path / "temporary").iterdir())
+def test_temporary_files_have_no_name_so_that_not_even_a_killed_process_leaves_any(tmp_path, mapped):
+    space = lm_text.Workspace(memory=0, folder=tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        arrays = list(pool.map(lambda k: space.empty(100 + k, np.int32), range(40)))
+    for k, array in enumerate(arrays):
+        array[:] = k
+    assert len(mapped) == 40 and not list(tmp_path.iterdir())
+    assert all((array == k).all() for k, array in enumerate(arrays))
+    with pytest.raises(FileNotFoundError):
+        lm_text.Workspace(memory=0, folder=tmp_path / "missing").empty(10, np.int32)
 
 
 def test_mixing_a_model_with_itself_changes_nothing(files):
