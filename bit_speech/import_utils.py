@@ -18,6 +18,7 @@ OPTIONAL_PACKAGES = {
     "jiwer": ("jiwer", "evaluation"),
     "kenlm": ("kenlm", "decoding"),
     "matplotlib": ("matplotlib", "evaluation"),
+    "nibabel": ("nibabel", "fmri"),
     "numba": ("numba", "decoding"),
     "optuna": ("optuna", "decoding"),
     "peft": ("peft", "llm"),
