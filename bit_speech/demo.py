@@ -6,6 +6,7 @@ no private data and has a known limit: the ideal observer, which decodes with th
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import resource
@@ -13,7 +14,7 @@ import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bit_speech.files import write_json, write_text
 from bit_speech.scoring import Transcripts, report_rows, transcribe, write_predictions
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bit_speech.decoding import BeamSearchDecoder, NGramLM
-    from bit_speech.training import BITTrainer
 
 
 @dataclass(frozen=True)
@@ -146,16 +146,15 @@ def run_demo(
     lm.save(output / "lm.bin")
 
     clock.stage("4/6 train BIT from scratch")
-    trainer, trials = _train(output, settings, seed)
+    trained = _train(output, settings, seed)
+    gc.collect()  # the trainer's caches, which the decoder has better use for, hang in reference cycles
 
     from bit_speech.decoding import tune_decoder
 
     clock.stage(f"5/6 decode {len(truth)} held-out sentences with a vocabulary of {len(decoder.lexicon):,} words")
-    validation_text = list(trials["validation"]["text"])
-    decoder = tune_decoder(trainer.predict_log_probs(trials["validation"]), validation_text, decoder)
+    decoder = tune_decoder(trained.validation_log_probs, list(trained.trials["validation"]["text"]), decoder)
     known: dict[str, Any] = {"texts": [trial.text for trial in truth], "phonemes": [trial.phonemes for trial in truth]}
-    log_probs = trainer.predict_log_probs(trials["test"])
-    bit = transcribe(log_probs, decoder, **known)
+    bit = transcribe(trained.test_log_probs, decoder, **known)
 
     clock.stage("6/6 decode the same sentences with the ideal observer, and write the report")
     observer = IdealObserver(participant)
@@ -173,16 +172,16 @@ def run_demo(
         "vocabulary_words": len(decoder.lexicon),
         "settings": asdict(settings),
         "seed": seed,
-        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "parameters": trained.num_parameters,
         "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }
     rates = {name: metrics[name]["per"]["rate"] for name in ("bit", "ideal_observer")}
     metrics["per_ratio_to_ideal_observer"] = rates["bit"] / max(rates["ideal_observer"], 1e-9)
     rows = [
         {**row, "text": trial.text, "phonemes": trial.phonemes}
-        for row, trial in zip(trials["test"], truth, strict=True)
+        for row, trial in zip(trained.trials["test"], truth, strict=True)
     ]
-    page = _report(output, trainer, rows, bit, ideal, log_probs, metrics)
+    page = _report(output, trained, rows, bit, ideal, metrics)
     clock.stage(None)
     metrics["seconds"] = clock.seconds
     write_json(output / "metrics.json", metrics)
@@ -225,7 +224,17 @@ class _Clock:
         self._name, self._start = name, now
 
 
-def _train(output: Path, settings: DemoSettings, seed: int) -> tuple[BITTrainer, Any]:
+class _Trained(NamedTuple):
+    """What is needed of a finished training; the trainer and its caches are gone by then."""
+
+    trials: Any
+    validation_log_probs: list[np.ndarray]
+    test_log_probs: list[np.ndarray]
+    history: list[dict[str, Any]]
+    num_parameters: int
+
+
+def _train(output: Path, settings: DemoSettings, seed: int) -> _Trained:
     """Train BIT from scratch on the converted trials; the best checkpoint by validation PER is kept."""
     import torch
     import transformers
@@ -285,21 +294,26 @@ def _train(output: Path, settings: DemoSettings, seed: int) -> tuple[BITTrainer,
     )
     trainer.train()
     trainer.save_model(str(output / "model"))
-    return trainer, trials
+    return _Trained(
+        trials,
+        trainer.predict_log_probs(trials["validation"]),
+        trainer.predict_log_probs(trials["test"]),
+        trainer.state.log_history,
+        model.num_parameters(),
+    )
 
 
 def _report(
     output: Path,
-    trainer: BITTrainer,
+    trained: _Trained,
     trials: list[dict[str, Any]],
     bit: Transcripts,
     ideal: Transcripts,
-    log_probs: list[np.ndarray],
     metrics: dict[str, Any],
 ) -> Path:
     from bit_speech.evaluation.report import write_report
 
-    rows = report_rows(trials, bit, log_probs)
+    rows = report_rows(trials, bit, trained.test_log_probs)
     write_predictions(output / "predictions.jsonl", rows)
     reference = [
         {"hypothesis_text": hypothesis.text, "hypothesis_phonemes": phonemes}
@@ -312,7 +326,7 @@ def _report(
         "simulation's true parameters. Accuracy on simulated data says nothing about a person.",
         trials=rows,
         comparisons={"ideal observer": reference},
-        learning_curve=trainer.state.log_history,
+        learning_curve=trained.history,
         metrics={key: value for key, value in metrics.items() if not isinstance(value, dict)},
     )
 
