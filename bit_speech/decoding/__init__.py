@@ -4,11 +4,13 @@ from .beam_search import BeamSearchDecoder, Hypothesis, Word
 from .build_lm import build_ngram_lm
 from .fusion import Candidate, ConfusionNetwork, candidates_from_nbest, confusion_network, vote
 from .greedy import greedy_decode
+from .joint import JointDecoder, JointResult, JointWeights, choose, proposals, tune_joint
 from .language_model import NGramLM
 from .lattice import Lattice, LatticeArc
 from .lexicon import Lexicon
 from .merging import LLMMerger, merger_prompt
 from .rescoring import CausalLMRescorer, RescoringWeights, hypotheses_from_lattice, rescore
+from .sentence_likelihood import SentenceLikelihood
 from .streaming import DecoderState, PartialText
 from .tuning import optimize_decoder, tune_decoder, tune_rescoring
 
@@ -19,6 +21,9 @@ __all__ = [
     "ConfusionNetwork",
     "DecoderState",
     "Hypothesis",
+    "JointDecoder",
+    "JointResult",
+    "JointWeights",
     "Lattice",
     "LatticeArc",
     "LLMMerger",
@@ -26,16 +31,20 @@ __all__ = [
     "NGramLM",
     "PartialText",
     "RescoringWeights",
+    "SentenceLikelihood",
     "Word",
     "build_ngram_lm",
     "candidates_from_nbest",
+    "choose",
     "confusion_network",
     "greedy_decode",
     "hypotheses_from_lattice",
     "merger_prompt",
     "optimize_decoder",
+    "proposals",
     "rescore",
     "tune_decoder",
+    "tune_joint",
     "tune_rescoring",
     "vote",
 ]
