@@ -13,14 +13,17 @@ from .auto_classes import register_auto_classes
 if TYPE_CHECKING:
     from configuration_bit.configuration_bit import BITConfig
     from configuration_bit.configuration_bit_gru import BITGRUConfig
+    from configuration_bit.configuration_bit_llm import BITLLMConfig
     from configuration_bit.configuration_wav2vec2_brain import Wav2Vec2BrainConfig
     from modeling_bit.modeling_bit import BITForCTC, BITModel
     from modeling_bit.modeling_bit_gru import BITGRUForCTC
+    from modeling_bit.modeling_bit_llm import BITForConditionalGeneration
     from modeling_bit.modeling_bit_pretraining import BITForMaskedModeling
     from modeling_bit.modeling_wav2vec2_brain import Wav2Vec2BrainForCTC
     from modeling_bit.transfer_bit import load_pretrained_encoder
     from processing_bit.feature_extraction_bit import BITFeatureExtractor
     from processing_bit.processing_bit import BITProcessor
+    from processing_bit.processing_bit_llm import BITLLMProcessor
     from processing_bit.tokenization_phoneme import PhonemeTokenizer
     from processing_bit.tokenization_spelling import SpellingTokenizer
 
@@ -36,10 +39,13 @@ _HOME = {
     "BITConfig": "configuration_bit.configuration_bit",
     "BITFeatureExtractor": "processing_bit.feature_extraction_bit",
     "BITForCTC": "modeling_bit.modeling_bit",
+    "BITForConditionalGeneration": "modeling_bit.modeling_bit_llm",
     "BITForMaskedModeling": "modeling_bit.modeling_bit_pretraining",
     "BITGRUConfig": "configuration_bit.configuration_bit_gru",
     "BITGRUForCTC": "modeling_bit.modeling_bit_gru",
     "BITModel": "modeling_bit.modeling_bit",
+    "BITLLMConfig": "configuration_bit.configuration_bit_llm",
+    "BITLLMProcessor": "processing_bit.processing_bit_llm",
     "BITPretrainer": "bit_speech.training.pretrainer",
     "BITPretrainingArguments": "bit_speech.training.pretraining_arguments",
     "BITProcessor": "processing_bit.processing_bit",
@@ -57,9 +63,12 @@ __all__ = [
     "BITConfig",
     "BITFeatureExtractor",
     "BITForCTC",
+    "BITForConditionalGeneration",
     "BITForMaskedModeling",
     "BITGRUConfig",
     "BITGRUForCTC",
+    "BITLLMConfig",
+    "BITLLMProcessor",
     "BITModel",
     "BITPretrainer",
     "BITPretrainingArguments",

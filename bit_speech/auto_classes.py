@@ -33,22 +33,31 @@ def _register_configurations() -> None:
 
     from configuration_bit.configuration_bit import BITConfig
     from configuration_bit.configuration_bit_gru import BITGRUConfig
+    from configuration_bit.configuration_bit_llm import BITLLMConfig
     from configuration_bit.configuration_wav2vec2_brain import Wav2Vec2BrainConfig
 
-    for config_class in (BITConfig, BITGRUConfig, Wav2Vec2BrainConfig):
+    for config_class in (BITConfig, BITGRUConfig, BITLLMConfig, Wav2Vec2BrainConfig):
         AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
 
 
 def _register_models() -> None:
-    from transformers.models.auto.modeling_auto import AutoModel, AutoModelForCTC, AutoModelForPreTraining
+    from transformers.models.auto.modeling_auto import (
+        AutoModel,
+        AutoModelForCTC,
+        AutoModelForMultimodalLM,
+        AutoModelForPreTraining,
+    )
 
     from modeling_bit.modeling_bit import BITConfig, BITForCTC, BITModel
     from modeling_bit.modeling_bit_gru import BITGRUConfig, BITGRUForCTC, BITGRUModel
+    from modeling_bit.modeling_bit_llm import BITForConditionalGeneration, BITLLMConfig
     from modeling_bit.modeling_bit_pretraining import BITForMaskedModeling
     from modeling_bit.modeling_wav2vec2_brain import Wav2Vec2BrainConfig, Wav2Vec2BrainForCTC
 
     AutoModel.register(BITConfig, BITModel, exist_ok=True)
     AutoModel.register(BITGRUConfig, BITGRUModel, exist_ok=True)
+    AutoModel.register(BITLLMConfig, BITForConditionalGeneration, exist_ok=True)
+    AutoModelForMultimodalLM.register(BITLLMConfig, BITForConditionalGeneration, exist_ok=True)
     AutoModelForPreTraining.register(BITConfig, BITForMaskedModeling, exist_ok=True)
     AutoModelForCTC.register(BITConfig, BITForCTC, exist_ok=True)
     AutoModelForCTC.register(BITGRUConfig, BITGRUForCTC, exist_ok=True)
@@ -60,10 +69,11 @@ def _register_feature_extractors() -> None:
 
     from configuration_bit.configuration_bit import BITConfig
     from configuration_bit.configuration_bit_gru import BITGRUConfig
+    from configuration_bit.configuration_bit_llm import BITLLMConfig
     from configuration_bit.configuration_wav2vec2_brain import Wav2Vec2BrainConfig
     from processing_bit.feature_extraction_bit import BITFeatureExtractor
 
-    for config_class in (BITConfig, BITGRUConfig, Wav2Vec2BrainConfig):
+    for config_class in (BITConfig, BITGRUConfig, BITLLMConfig, Wav2Vec2BrainConfig):
         AutoFeatureExtractor.register(config_class, BITFeatureExtractor, exist_ok=True)
 
 
@@ -86,11 +96,14 @@ def _register_processors() -> None:
 
     from configuration_bit.configuration_bit import BITConfig
     from configuration_bit.configuration_bit_gru import BITGRUConfig
+    from configuration_bit.configuration_bit_llm import BITLLMConfig
     from configuration_bit.configuration_wav2vec2_brain import Wav2Vec2BrainConfig
     from processing_bit.processing_bit import BITProcessor
+    from processing_bit.processing_bit_llm import BITLLMProcessor
 
     for config_class in (BITConfig, BITGRUConfig, Wav2Vec2BrainConfig):
         AutoProcessor.register(config_class, BITProcessor, exist_ok=True)
+    AutoProcessor.register(BITLLMConfig, BITLLMProcessor, exist_ok=True)
 
 
 class _RegisterAfterImport(MetaPathFinder):

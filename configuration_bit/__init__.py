@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .configuration_bit import BITConfig
     from .configuration_bit_gru import BITGRUConfig
+    from .configuration_bit_llm import BITLLMConfig
     from .configuration_wav2vec2_brain import Wav2Vec2BrainConfig
     from .phoneme_inventory_bit import CLASS_ORDERS, MODEL_ORDER, PHONEMES, class_permutation
     from .remote_code_bit import RemoteCodeMixin, flatten_remote_code
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _HOME = {
     "BITConfig": "configuration_bit",
     "BITGRUConfig": "configuration_bit_gru",
+    "BITLLMConfig": "configuration_bit_llm",
     "CLASS_ORDERS": "phoneme_inventory_bit",
     "MODEL_ORDER": "phoneme_inventory_bit",
     "PHONEMES": "phoneme_inventory_bit",
@@ -33,6 +35,7 @@ __all__ = [
     "PHONEMES",
     "BITConfig",
     "BITGRUConfig",
+    "BITLLMConfig",
     "RemoteCodeMixin",
     "Wav2Vec2BrainConfig",
     "class_permutation",

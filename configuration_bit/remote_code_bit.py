@@ -44,6 +44,13 @@ AUTO_MAPS: dict[str, dict[str, Any]] = {
         "AutoModelForCTC": "modeling_bit_gru.BITGRUForCTC",
         **_PROCESSING,
     },
+    "bit_speech_llm": {
+        "AutoConfig": "configuration_bit_llm.BITLLMConfig",
+        "AutoModel": "modeling_bit_llm.BITForConditionalGeneration",
+        "AutoModelForMultimodalLM": "modeling_bit_llm.BITForConditionalGeneration",
+        "AutoFeatureExtractor": "feature_extraction_bit.BITFeatureExtractor",
+        "AutoProcessor": "processing_bit_llm.BITLLMProcessor",
+    },
     "bit_speech_wav2vec2": {
         "AutoConfig": "configuration_wav2vec2_brain.Wav2Vec2BrainConfig",
         "AutoModelForCTC": "modeling_wav2vec2_brain.Wav2Vec2BrainForCTC",

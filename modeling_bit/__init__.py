@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from .masking_bit import sample_span_mask
     from .modeling_bit import BITForCTC, BITModel, BITPreTrainedModel
     from .modeling_bit_gru import BITGRUForCTC, BITGRUModel, BITGRUPreTrainedModel
+    from .modeling_bit_llm import BITForConditionalGeneration
     from .modeling_bit_pretraining import BITForMaskedModeling
     from .modeling_wav2vec2_brain import Wav2Vec2BrainForCTC
     from .transfer_bit import load_pretrained_encoder
 
 _HOME = {
     "BITForCTC": "modeling_bit",
+    "BITForConditionalGeneration": "modeling_bit_llm",
     "BITForMaskedModeling": "modeling_bit_pretraining",
     "BITGRUForCTC": "modeling_bit_gru",
     "BITGRUModel": "modeling_bit_gru",
@@ -28,6 +30,7 @@ _HOME = {
 
 __all__ = [
     "BITForCTC",
+    "BITForConditionalGeneration",
     "BITForMaskedModeling",
     "BITGRUForCTC",
     "BITGRUModel",

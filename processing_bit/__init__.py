@@ -3,11 +3,13 @@
 from .feature_extraction_bit import BITFeatureExtractor
 from .phonemization_bit import Phonemizer, phonemize_word
 from .processing_bit import BITProcessor
+from .processing_bit_llm import BITLLMProcessor
 from .tokenization_phoneme import PhonemeTokenizer
 from .tokenization_spelling import SpellingTokenizer
 
 __all__ = [
     "BITFeatureExtractor",
+    "BITLLMProcessor",
     "BITProcessor",
     "SpellingTokenizer",
     "PhonemeTokenizer",
