@@ -33,10 +33,11 @@ def _register_configurations() -> None:
 
     from configuration_bit.configuration_bit import BITConfig
     from configuration_bit.configuration_bit_gru import BITGRUConfig
+    from configuration_bit.configuration_ieeg_audio import IEEGAudioConfig
     from configuration_bit.configuration_bit_llm import BITLLMConfig
     from configuration_bit.configuration_wav2vec2_brain import Wav2Vec2BrainConfig
 
-    for config_class in (BITConfig, BITGRUConfig, BITLLMConfig, Wav2Vec2BrainConfig):
+    for config_class in (BITConfig, BITGRUConfig, BITLLMConfig, IEEGAudioConfig, Wav2Vec2BrainConfig):
         AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
 
 
@@ -52,13 +53,16 @@ def _register_models() -> None:
     from modeling_bit.modeling_bit_gru import BITGRUConfig, BITGRUForCTC, BITGRUModel
     from modeling_bit.modeling_bit_llm import BITForConditionalGeneration, BITLLMConfig
     from modeling_bit.modeling_bit_pretraining import BITForMaskedModeling
+    from modeling_bit.modeling_ieeg_audio import IEEGAudioConfig, IEEGAudioForRetrieval, IEEGAudioModel
     from modeling_bit.modeling_wav2vec2_brain import Wav2Vec2BrainConfig, Wav2Vec2BrainForCTC
 
     AutoModel.register(BITConfig, BITModel, exist_ok=True)
     AutoModel.register(BITGRUConfig, BITGRUModel, exist_ok=True)
+    AutoModel.register(IEEGAudioConfig, IEEGAudioModel, exist_ok=True)
     AutoModel.register(BITLLMConfig, BITForConditionalGeneration, exist_ok=True)
     AutoModelForMultimodalLM.register(BITLLMConfig, BITForConditionalGeneration, exist_ok=True)
     AutoModelForPreTraining.register(BITConfig, BITForMaskedModeling, exist_ok=True)
+    AutoModelForPreTraining.register(IEEGAudioConfig, IEEGAudioForRetrieval, exist_ok=True)
     AutoModelForCTC.register(BITConfig, BITForCTC, exist_ok=True)
     AutoModelForCTC.register(BITGRUConfig, BITGRUForCTC, exist_ok=True)
     AutoModelForCTC.register(Wav2Vec2BrainConfig, Wav2Vec2BrainForCTC, exist_ok=True)
@@ -69,12 +73,15 @@ def _register_feature_extractors() -> None:
 
     from configuration_bit.configuration_bit import BITConfig
     from configuration_bit.configuration_bit_gru import BITGRUConfig
+    from configuration_bit.configuration_ieeg_audio import IEEGAudioConfig
     from configuration_bit.configuration_bit_llm import BITLLMConfig
     from configuration_bit.configuration_wav2vec2_brain import Wav2Vec2BrainConfig
     from processing_bit.feature_extraction_bit import BITFeatureExtractor
+    from processing_bit.feature_extraction_ieeg import IEEGFeatureExtractor
 
     for config_class in (BITConfig, BITGRUConfig, BITLLMConfig, Wav2Vec2BrainConfig):
         AutoFeatureExtractor.register(config_class, BITFeatureExtractor, exist_ok=True)
+    AutoFeatureExtractor.register(IEEGAudioConfig, IEEGFeatureExtractor, exist_ok=True)
 
 
 def _register_tokenizers() -> None:
@@ -96,14 +103,17 @@ def _register_processors() -> None:
 
     from configuration_bit.configuration_bit import BITConfig
     from configuration_bit.configuration_bit_gru import BITGRUConfig
+    from configuration_bit.configuration_ieeg_audio import IEEGAudioConfig
     from configuration_bit.configuration_bit_llm import BITLLMConfig
     from configuration_bit.configuration_wav2vec2_brain import Wav2Vec2BrainConfig
     from processing_bit.processing_bit import BITProcessor
     from processing_bit.processing_bit_llm import BITLLMProcessor
+    from processing_bit.processing_ieeg_audio import IEEGAudioProcessor
 
     for config_class in (BITConfig, BITGRUConfig, Wav2Vec2BrainConfig):
         AutoProcessor.register(config_class, BITProcessor, exist_ok=True)
     AutoProcessor.register(BITLLMConfig, BITLLMProcessor, exist_ok=True)
+    AutoProcessor.register(IEEGAudioConfig, IEEGAudioProcessor, exist_ok=True)
 
 
 class _RegisterAfterImport(MetaPathFinder):

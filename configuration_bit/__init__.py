@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .configuration_bit import BITConfig
     from .configuration_bit_gru import BITGRUConfig
     from .configuration_bit_llm import BITLLMConfig
+    from .configuration_ieeg_audio import ENCODER_PRESETS, IEEGAudioConfig
     from .configuration_wav2vec2_brain import Wav2Vec2BrainConfig
     from .phoneme_inventory_bit import CLASS_ORDERS, MODEL_ORDER, PHONEMES, class_permutation
     from .remote_code_bit import RemoteCodeMixin, flatten_remote_code
@@ -21,6 +22,8 @@ _HOME = {
     "BITGRUConfig": "configuration_bit_gru",
     "BITLLMConfig": "configuration_bit_llm",
     "CLASS_ORDERS": "phoneme_inventory_bit",
+    "ENCODER_PRESETS": "configuration_ieeg_audio",
+    "IEEGAudioConfig": "configuration_ieeg_audio",
     "MODEL_ORDER": "phoneme_inventory_bit",
     "PHONEMES": "phoneme_inventory_bit",
     "class_permutation": "phoneme_inventory_bit",
@@ -31,11 +34,13 @@ _HOME = {
 
 __all__ = [
     "CLASS_ORDERS",
+    "ENCODER_PRESETS",
     "MODEL_ORDER",
     "PHONEMES",
     "BITConfig",
     "BITGRUConfig",
     "BITLLMConfig",
+    "IEEGAudioConfig",
     "RemoteCodeMixin",
     "Wav2Vec2BrainConfig",
     "class_permutation",

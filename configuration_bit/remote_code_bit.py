@@ -57,6 +57,13 @@ AUTO_MAPS: dict[str, dict[str, Any]] = {
         **_PROCESSING,
         "AutoTokenizer": _TOKENIZERS["SpellingTokenizer"],
     },
+    "bit_speech_ieeg_audio": {
+        "AutoConfig": "configuration_ieeg_audio.IEEGAudioConfig",
+        "AutoModel": "modeling_ieeg_audio.IEEGAudioModel",
+        "AutoModelForPreTraining": "modeling_ieeg_audio.IEEGAudioForRetrieval",
+        "AutoFeatureExtractor": "feature_extraction_ieeg.IEEGFeatureExtractor",
+        "AutoProcessor": "processing_ieeg_audio.IEEGAudioProcessor",
+    },
 }
 
 _IMPORT = re.compile(rf"^([ \t]*)from (?:(?:{'|'.join(ROOMS)})\.|\.)(\w+) import", re.MULTILINE)

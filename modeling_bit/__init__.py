@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .modeling_bit_gru import BITGRUForCTC, BITGRUModel, BITGRUPreTrainedModel
     from .modeling_bit_llm import BITForConditionalGeneration
     from .modeling_bit_pretraining import BITForMaskedModeling
+    from .modeling_ieeg_audio import IEEGAudioForRetrieval, IEEGAudioModel
     from .modeling_wav2vec2_brain import Wav2Vec2BrainForCTC
     from .transfer_bit import load_pretrained_encoder
 
@@ -23,6 +24,8 @@ _HOME = {
     "BITGRUPreTrainedModel": "modeling_bit_gru",
     "BITModel": "modeling_bit",
     "BITPreTrainedModel": "modeling_bit",
+    "IEEGAudioForRetrieval": "modeling_ieeg_audio",
+    "IEEGAudioModel": "modeling_ieeg_audio",
     "Wav2Vec2BrainForCTC": "modeling_wav2vec2_brain",
     "load_pretrained_encoder": "transfer_bit",
     "sample_span_mask": "masking_bit",
@@ -37,6 +40,8 @@ __all__ = [
     "BITGRUPreTrainedModel",
     "BITModel",
     "BITPreTrainedModel",
+    "IEEGAudioForRetrieval",
+    "IEEGAudioModel",
     "Wav2Vec2BrainForCTC",
     "load_pretrained_encoder",
     "sample_span_mask",

@@ -1,9 +1,11 @@
 """Signal in, labels out: feature extraction, phoneme and character tokenizers and the processor that joins them."""
 
 from .feature_extraction_bit import BITFeatureExtractor
+from .feature_extraction_ieeg import IEEGFeatureExtractor
 from .phonemization_bit import Phonemizer, phonemize_word
 from .processing_bit import BITProcessor
 from .processing_bit_llm import BITLLMProcessor
+from .processing_ieeg_audio import IEEGAudioProcessor
 from .tokenization_phoneme import PhonemeTokenizer
 from .tokenization_spelling import SpellingTokenizer
 
@@ -11,6 +13,8 @@ __all__ = [
     "BITFeatureExtractor",
     "BITLLMProcessor",
     "BITProcessor",
+    "IEEGAudioProcessor",
+    "IEEGFeatureExtractor",
     "SpellingTokenizer",
     "PhonemeTokenizer",
     "Phonemizer",
