@@ -1,10 +1,12 @@
 """Build and query n-gram language models: time, memory, perplexity, size; beside KenLM's programs when they are given.
 
-    python -m benchmarks.language_models --data_dir DIR [--kenlm_dir DIR] [--large_text FILE] [--keep_model DIR]
+    python -m benchmarks.language_models --data_dir DIR [--kenlm_dir DIR] [--lexicon FILE] [--keep_model DIR]
+    python -m benchmarks.language_models --data_dir DIR --lexicon FILE --decode_with MODEL  # only that part, anew
 
-DIR holds lm_text.txt.xz (a sentence per line) and lm3s.arpa.xz. Every 100th sentence is held out. The large text is the
-training text and sentences drawn from lm3s, up to 55 million words: enough for a 5-gram of 100 million n-grams. Every
-measurement runs in a process of its own. The package kenlm is asked too when it is installed.
+DIR holds lm_text.txt.xz (a sentence per line) and lm3s.arpa.xz, and for decoding posteriors_<set>.npz. Every 100th
+sentence is held out. The large text is the training text and sentences drawn from lm3s, up to 55 million words: enough
+for a 5-gram of 100 million n-grams. Every measurement runs in a process of its own. The package kenlm is asked too when
+it is installed.
 """
 
 from __future__ import annotations
@@ -25,13 +27,16 @@ from typing import Any
 import numba
 import numpy as np
 
-from benchmarks.common import save_result
-from bit_speech.decoding import NGramLM
+from benchmarks.common import RESULTS, machine, save_result
+from bit_speech.decoding import BeamSearchDecoder, Lexicon, NGramLM
 from bit_speech.decoding.build_lm import build_ngram_lm_from_files
 from bit_speech.decoding.lm_kernels import LMArrays, score_words
+from bit_speech.evaluation import word_error_rate
 from bit_speech.import_utils import is_available
 
 LARGE_WORDS = 55_000_000
+# Sets of posteriors for decoding, and the acoustic scale that suits how over-confident they are.
+DECODING_SCALES = {"r10": 0.3, "r15": 0.4, "r20": 0.5}
 
 
 @numba.njit(nogil=True)
@@ -116,6 +121,8 @@ def worker(task: dict[str, Any]) -> dict[str, Any]:
         status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
         result["rss_all_pages_mb"] = int(status["VmRSS"].split()[0]) / 1e3
         return result
+    elif task["what"] == "decode":
+        return decode(task)
     elif task["what"] == "arpa_perplexity":
         lines = Path(task["held_out"]).read_text().splitlines()
         return {"perplexity": NGramLM.from_arpa(task["model"]).perplexity(lines)}
@@ -141,6 +148,50 @@ def worker(task: dict[str, Any]) -> dict[str, Any]:
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     result["peak_rss_mb"] = (children.ru_maxrss if task["what"] == "lmplz" else own) * 1024 / 1e6
     return result
+
+
+def resident_mb() -> dict[str, float]:
+    """Memory of this process that is resident now: of its own, and pages of files, which processes share."""
+    status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return {name: int(status[key].split()[0]) / 1e3 for name, key in (("own", "RssAnon"), ("files", "RssFile"))}
+
+
+def decode(task: dict[str, Any]) -> dict[str, Any]:
+    """Decode three sets of posteriors twice with a model: the first pass makes the tries of its states."""
+    model, lexicon = NGramLM.load(task["model"]), Lexicon.load(task["lexicon"])
+    decoder = BeamSearchDecoder(lexicon, model, beam_size=task["beam_size"], beam_threshold=8, num_hypotheses=1)
+    decoder.decode(np.log(np.full((5, 41), 1 / 41)))  # compiles
+    result: dict[str, Any] = {"ngrams": sum(model.counts), "sets": {}, "resident_mb_before": resident_mb()}
+    for name, scale in DECODING_SCALES.items():
+        stored = np.load(Path(task["data_dir"]) / f"posteriors_{name}.npz")
+        sentences = np.split(stored["log_probs"].astype(np.float32), np.cumsum(stored["lengths"])[:-1])
+        tuned = decoder.with_settings(acoustic_scale=scale)
+        cost = []
+        for _ in range(2):
+            begin = time.process_time()
+            found = [tuned.decode(sentence)[0].text for sentence in sentences]
+            cost.append(1e6 * (time.process_time() - begin) / len(stored["log_probs"]))
+        errors = word_error_rate([str(text) for text in stored["text"]], found)
+        result["sets"][name] = {
+            "us_per_frame_first_pass": cost[0], "us_per_frame_second_pass": cost[1], "wer": errors.rate,
+            "resident_mb": resident_mb(),
+        }  # fmt: skip
+        del tuned
+    return result
+
+
+def measure_decoding(options: argparse.Namespace, folder: Path, large: Path) -> dict[str, Any]:
+    """The large model beside lm3s in the same search."""
+    small, lexicon = folder / "lm3s.bin", folder / "lexicon.npz"
+    NGramLM.from_arpa(options.data_dir / "lm3s.arpa.xz", quantize=True).save(small)
+    Lexicon.from_file(options.lexicon).save(lexicon)
+    common = {"what": "decode", "lexicon": lexicon, "data_dir": options.data_dir}
+    return {
+        str(beam_size): {
+            name: run(model=model, beam_size=beam_size, **common) for name, model in (("3", small), ("5", large))
+        }
+        for beam_size in (100, 500)
+    }
 
 
 def measure_queries(lm: NGramLM, lines: list[str]) -> dict[str, float]:
@@ -217,6 +268,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     result["large"] = run(what="build", text=large, order=5, quantize=True, output=model)
     result["large"]["query"] = run(what="query", model=model, held_out=held_out)
     result["large"]["text"] = "given" if options.large_text else "training text and sentences drawn from lm3s"
+    if options.lexicon:
+        result["decoding"] = measure_decoding(options, folder, model)
     if options.large_text:
         # Nobody knows whether the held-out sentences are in it.
         del result["large"]["query"]["perplexity"]
@@ -235,6 +288,8 @@ def main() -> None:
     parser.add_argument("--large_text", type=Path, help="a text of about 55 million words, instead of drawing one")
     parser.add_argument("--large_lmplz", action="store_true", help="run lmplz on the large text too (4 GB of disk)")
     parser.add_argument("--keep_model", type=Path, help="folder for the large model; default: removed in the end")
+    parser.add_argument("--lexicon", type=Path, help="word<TAB>phonemes, to decode posteriors with the large model")
+    parser.add_argument("--decode_with", type=Path, help="a large model kept from before: only decode with it")
     parser.add_argument("--skip_large", action="store_true")
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -244,7 +299,12 @@ def main() -> None:
     if options.data_dir is None:
         parser.error("--data_dir is needed")
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(options, Path(folder))
+        if options.decode_with:
+            stored = json.loads((RESULTS / "language_models.json").read_text())
+            decoding = measure_decoding(options, Path(folder), options.decode_with)
+            result = stored | {"decoding": {**decoding, "machine": machine()}}
+        else:
+            result = measure(options, Path(folder))
     print(f"written to {save_result('language_models', result)}")
 
 

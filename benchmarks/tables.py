@@ -414,13 +414,40 @@ def language_models(result: dict[str, Any]) -> str:
         rows.append(["large 5-gram, quantized", f"{sum(large['ngrams']):,}", *build(large), *query(large["query"])])
     if large and "lmplz" in large:
         rows.append(["large 5-gram, lmplz", f"{sum(large['ngrams']):,}", *build(large["lmplz"]), *["-"] * 7])
+    decoding = ""
+    if "decoding" in result:
+        cells = []
+        for beam_size in ("100", "500"):
+            for order, found in result["decoding"][beam_size].items():
+                for name, row in found["sets"].items():
+                    resident = row["resident_mb"]
+                    cells.append(
+                        [f"{order}-gram, {found['ngrams']:,}", beam_size, name, f"{100 * row['wer']:.2f}",
+                         f"{row['us_per_frame_first_pass']:.0f}", f"{row['us_per_frame_second_pass']:.0f}",
+                         f"{sum(resident.values()):.0f}", f"{resident['own']:.0f}"]
+                    )  # fmt: skip
+        head = [
+            "model",
+            "beam",
+            "set",
+            "WER %",
+            "us per frame, first pass",
+            "second pass",
+            "resident MB",
+            "of that its own",
+        ]
+        decoding = (
+            "\nThe large model beside lm3s in the same search, one thread, fixed weights, 125,074 words; a first pass makes the tries of "
+            "language-model states, a second finds them. Pages of files are shared between processes.\n\n"
+            + table(head, cells)
+        )
     header = ["model", "n-grams", "build s", "CPU s", "peak MB", "file MB", "bytes per n-gram", "perplexity"]
     header += ["open ms (checked)", "resident MB, all pages", "ns per word, by sentence", "ns per word, compiled"]
     return (
         "## Language models\n\n"
         "`python -m benchmarks.language_models --data_dir DIR --kenlm_dir FOLDER`: 12 million words, every 100th sentence held out; the large "
         "model is of 55 million words, most of them drawn from a 3-gram, so its size counts and not its perplexity. Two threads build. Open: without and "
-        f"with checksums, vocabulary included. {machine_line(result)}\n" + table(header, rows)
+        f"with checksums, vocabulary included. {machine_line(result)}\n" + table(header, rows) + decoding
     )
 
 

@@ -295,7 +295,7 @@ def word_step(model, state, word):
 
 
 def new_graph(
-    model: Model, scores: np.ndarray, look_ahead: np.ndarray, nodes: int = 1 << 22, items: int = 1 << 24
+    model: Model, scores: np.ndarray, look_ahead: np.ndarray, nodes: int = 1 << 21, items: int = 1 << 23
 ) -> Graph:
     """Start a graph: the lexicon trie alone.
 
@@ -335,3 +335,14 @@ def new_graph(
     graph.ranks[:used_items] = np.arange(used_items)
     graph.scores[:used_items] = scores
     return graph
+
+
+def forget_states(graph: Graph, model: Model) -> None:
+    """Forget the tries of all language-model states, in place, so that no memory is asked for twice.
+
+    Args:
+        graph (`Graph`): made by [`new_graph`]; the lexicon's own nodes stay.
+        model (`Model`): the same as then.
+    """
+    graph.table[:] = 0
+    graph.counts[:] = len(model.trie.label), len(model.trie.words), 0

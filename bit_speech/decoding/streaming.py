@@ -45,7 +45,7 @@ from .history_kernels import (
     tidy,
     word_records,
 )
-from .search_graph import Graph, new_graph
+from .search_graph import Graph, forget_states, new_graph
 
 if TYPE_CHECKING:
     from .beam_search import BeamSearchDecoder
@@ -109,13 +109,20 @@ class Workspace:
     def __init__(self, decoder: BeamSearchDecoder) -> None:
         # Not the decoder itself, which keeps workspaces: a cycle would keep their memory until the next collection.
         self.model, self._scores, self._look_ahead = decoder._model, decoder._scores, decoder._look_ahead
-        self.clear_graph()
+        self.graph: Graph = new_graph(self.model, self._scores, self._look_ahead)
         self.stamps = np.zeros(1, dtype=np.int64)
         self.make_room(_ROOM)
 
     def clear_graph(self) -> None:
         """Forget the tries of all language-model states."""
-        self.graph: Graph = new_graph(self.model, self._scores, self._look_ahead)
+        forget_states(self.graph, self.model)
+
+    def enlarge_graph(self) -> None:
+        """Make room for twice as many tries, and forget those that were there."""
+        trie = self.model.trie
+        nodes, items = 2 * (len(self.graph.label) - len(trie.label)), 2 * (len(self.graph.ranks) - len(trie.words))
+        del self.graph  # before the larger one is made
+        self.graph = new_graph(self.model, self._scores, self._look_ahead, nodes, items)
 
     def make_room(self, room: int) -> None:
         """Make room for so many hypotheses within a frame."""
@@ -198,12 +205,17 @@ class DecoderState:
     def _begin(self, decoder: BeamSearchDecoder) -> None:
         start = 0 if decoder.lm is None else decoder.lm.start_state
         workspace = self._work_with(decoder)
-        graph = workspace.graph
-        self._num = begin_search(decoder._model, graph, decoder._settings, start, self._beam, self._histories)
+
+        def begin() -> int:
+            return begin_search(decoder._model, workspace.graph, decoder._settings, start, self._beam, self._histories)
+
+        self._num = begin()
         if self._num < 0:
             workspace.clear_graph()
-            graph = workspace.graph
-            self._num = begin_search(decoder._model, graph, decoder._settings, start, self._beam, self._histories)
+            self._num = begin()
+        while self._num < 0:
+            workspace.enlarge_graph()
+            self._num = begin()
 
     def _work_with(self, decoder: BeamSearchDecoder) -> Workspace:
         """Take a workspace of the decoder and find the hypotheses' places in its graph."""
@@ -243,11 +255,11 @@ class DecoderState:
     def _settle(self, states: np.ndarray, places: np.ndarray) -> None:
         assert self._workspace is not None
         workspace = self._workspace
-        model = workspace.model
-        if not settle(workspace.graph, model, states, places, self._beam):
-            workspace.clear_graph()
-            if not settle(workspace.graph, model, states, places, self._beam):
-                raise MemoryError(f"The search graph has no room for the places of {len(states)} hypotheses.")
+        if settle(workspace.graph, workspace.model, states, places, self._beam):
+            return
+        workspace.clear_graph()
+        while not settle(workspace.graph, workspace.model, states, places, self._beam):
+            workspace.enlarge_graph()
 
     def _advance(self, decoder: BeamSearchDecoder, scores: np.ndarray, skip: np.ndarray) -> None:
         """Take in a chunk of checked and scaled frames."""
@@ -270,18 +282,18 @@ class DecoderState:
             elif status == MORE_RECORDS:
                 self._grow_records(max(2 * len(self._histories.records), 8 * len(workspace.ranks)))
             elif status == MORE_GRAPH:
-                if cleared_at == frame:
-                    raise MemoryError(
-                        f"The search graph has no room for the words that {self._num} hypotheses may say."
-                    )
-                self._clear_graph()
+                # A frame that fills an empty graph needs a larger one.
+                self._clear_graph(enlarge=cleared_at == frame)
                 cleared_at = frame
 
-    def _clear_graph(self) -> None:
+    def _clear_graph(self, enlarge: bool) -> None:
         """Forget all tries of states but those that the hypotheses walk in."""
         assert self._workspace is not None
         places = self._places()
-        self._workspace.clear_graph()
+        if enlarge:
+            self._workspace.enlarge_graph()
+        else:
+            self._workspace.clear_graph()
         self._settle(*places)
 
     def _tidy(self, decoder: BeamSearchDecoder) -> None:

@@ -5,7 +5,7 @@ import weakref
 import numpy as np
 import pytest
 
-from bit_speech.decoding import BeamSearchDecoder, Lexicon, build_ngram_lm, streaming
+from bit_speech.decoding import BeamSearchDecoder, Lexicon, build_ngram_lm, search_graph, streaming
 from bit_speech.decoding.streaming import DecoderState
 from configuration_bit.phoneme_inventory_bit import MODEL_ORDER
 
@@ -126,22 +126,30 @@ def test_hypotheses_that_never_agree_are_settled_by_force():
     assert len(decoder.finish(state)[0].words) == 8 * 256
 
 
-def test_a_full_search_graph_is_made_anew_and_changes_nothing(decoder, monkeypatch):
+@pytest.mark.parametrize(("nodes", "items"), [(1000, 32), (1000, 1), (70, 1000)])
+def test_a_full_search_graph_is_cleared_or_enlarged_and_changes_nothing(decoder, monkeypatch, nodes, items):
     log_probs = stream(7, 40)
-    expected = decoder.decode(log_probs)
-    real, made = streaming.new_graph, []
+    expected = decoder.with_settings(beam_size=12).decode(log_probs)
+    real, cleared, made = streaming.new_graph, [], []
 
-    def small(*arguments):
-        made.append(real(*arguments, nodes=1000, items=32))
-        return made[-1]
+    def small(model, scores, look_ahead, nodes=nodes, items=items):
+        made.append((nodes, items))
+        return real(model, scores, look_ahead, nodes, items)
+
+    def counted(graph, model):
+        cleared.append(1)
+        search_graph.forget_states(graph, model)
 
     monkeypatch.setattr(streaming, "new_graph", small)
+    monkeypatch.setattr(streaming, "forget_states", counted)
     narrow = decoder.with_settings(beam_size=12)
-    assert narrow.decode(log_probs)[0].text == decoder.with_settings(beam_size=12).decode(log_probs)[0].text
-    monkeypatch.undo()
-    assert narrow.with_settings().decode(log_probs)[0] == narrow.decode(log_probs)[0]
-    assert expected[0].text == decoder.decode(log_probs)[0].text
-    assert len(made) > 2
+    assert narrow.decode(log_probs) == expected
+    assert cleared
+    # Every graph has twice the room of the one before; room for one item is never enough.
+    assert made == [(nodes << k, items << k) for k in range(len(made))]
+    assert len(made) > 1 or items > 1
+    again = narrow.decode(log_probs)
+    assert again == expected
 
 
 def test_damaged_states_and_other_decoders_are_refused(decoder):
