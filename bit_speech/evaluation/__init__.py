@@ -1,6 +1,7 @@
 """Predictions in, numbers out: error rates with intervals, alignment, submission files, and the report on them."""
 
 from bit_speech.evaluation.ctc_alignment import AlignedLabel, align_ctc
+from bit_speech.evaluation.error_breakdown import ErrorClass, errors_by_frequency, errors_by_length, word_counts
 from bit_speech.evaluation.error_rates import (
     AlignedToken,
     ErrorRate,
@@ -23,15 +24,18 @@ from bit_speech.evaluation.representations import (
     Confusions,
     RepresentationalSimilarity,
     TaskSeparability,
+    attention_over_neural,
     confusions,
     dissimilarity_matrix,
     principal_plane,
     representational_similarity,
     sentence_vectors,
     shared_words,
+    similarity_by_stage,
     task_separability,
     word_vectors,
 )
+from bit_speech.evaluation.semantic_similarity import EmbeddingSimilarity, embedding_similarity, sentence_embeddings
 from bit_speech.evaluation.submissions import (
     read_submission_24,
     read_submission_25,
@@ -44,6 +48,8 @@ __all__ = [
     "AlignedLabel",
     "AlignedToken",
     "Confusions",
+    "EmbeddingSimilarity",
+    "ErrorClass",
     "ErrorRate",
     "PairedComparison",
     "RepresentationalSimilarity",
@@ -51,12 +57,16 @@ __all__ = [
     "align_ctc",
     "align_tokens",
     "align_words",
+    "attention_over_neural",
     "character_error_rate",
     "confusions",
     "dissimilarity_matrix",
     "edit_counts",
+    "embedding_similarity",
     "error_rate",
     "error_rate_by_group",
+    "errors_by_frequency",
+    "errors_by_length",
     "normalize_brain_to_text_24",
     "normalize_brain_to_text_25",
     "normalize_text",
@@ -66,11 +76,14 @@ __all__ = [
     "read_submission_24",
     "read_submission_25",
     "representational_similarity",
+    "sentence_embeddings",
     "sentence_vectors",
     "shared_words",
+    "similarity_by_stage",
     "split_words",
     "submission_order",
     "task_separability",
+    "word_counts",
     "word_error_rate",
     "word_vectors",
     "write_submission_24",

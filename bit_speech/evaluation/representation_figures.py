@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import rc_context
@@ -116,4 +116,64 @@ def substitution_figure(found: Confusions, unit: str = "phoneme") -> bytes:
         bar = figure.colorbar(image, ax=ax, shrink=0.7, aspect=30)
         bar.outline.set_visible(False)
         bar.set_label(f"% of {found.num_substitutions} substitutions")
+        return png(figure)
+
+
+def stage_figure(found: Mapping[str, RepresentationalSimilarity], text_name: str = "the language model") -> bytes:
+    """Draw how much each stage of a network arranges sentences as a text model does.
+
+    Args:
+        found (`Mapping[str, RepresentationalSimilarity]`): from `similarity_by_stage`.
+        text_name (`str`): what the text's vectors belong to.
+
+    Returns:
+        `bytes`: a PNG image; lines are 95 % intervals over sentences.
+
+    Raises:
+        ValueError: when there is no stage.
+    """
+    if not found:
+        raise ValueError("there is no stage to draw")
+    with rc_context(STYLE):
+        figure = Figure(figsize=(5.4, 0.9 + 0.38 * len(found)), layout="constrained")
+        ax = figure.subplots()
+        for place, one in enumerate(found.values()):
+            ax.plot([one.low, one.high], [place, place], color="#b8c0cc", lw=2.2, zorder=1)
+            ax.scatter([one.correlation], [place], color=ACCENT, s=30, zorder=2)
+        ax.axvline(0.0, color=INK, lw=0.6)
+        ax.set_yticks(range(len(found)), list(found))
+        ax.invert_yaxis()
+        ax.grid(axis="x")
+        ax.set_xlabel(f"correlation of dissimilarities with those of {text_name}")
+        return png(figure)
+
+
+def attention_figure(attention: np.ndarray, tokens: Sequence[str], frame_ms: float = 100.0) -> bytes:
+    """Draw where written tokens looked.
+
+    Args:
+        attention (`np.ndarray` of shape `(tokens, neural tokens)`): from `attention_over_neural`.
+        tokens (list of `str`): what was written.
+        frame_ms (`float`): milliseconds from one neural token to the next.
+
+    Returns:
+        `bytes`: a PNG image; time from left to right, tokens from top to bottom, each row on its own scale.
+
+    Raises:
+        ValueError: when the numbers of rows and tokens differ.
+    """
+    if len(attention) != len(tokens):
+        raise ValueError(f"{len(attention)} rows of attention for {len(tokens)} tokens; give one row each")
+    with rc_context(STYLE):
+        figure = Figure(figsize=(6.2, 0.9 + 0.24 * len(tokens)), layout="constrained")
+        ax = figure.subplots()
+        shown = attention / np.maximum(attention.max(axis=1, keepdims=True), 1e-12)
+        seconds = attention.shape[1] * frame_ms / 1000
+        ax.imshow(
+            shown, cmap="Blues", aspect="auto", interpolation="nearest", extent=(0, seconds, len(tokens) - 0.5, -0.5)
+        )
+        ax.set_yticks(range(len(tokens)), tokens)
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+        ax.set_xlabel("time in the trial (s)")
         return png(figure)

@@ -190,6 +190,108 @@ def representational_similarity(
     )
 
 
+def similarity_by_stage(
+    stages: Mapping[str, Sequence[np.ndarray]],
+    text: np.ndarray,
+    num_segments: int = 10,
+    num_permutations: int = 1000,
+    num_bootstrap: int = 1000,
+    seed: int = 0,
+) -> dict[str, RepresentationalSimilarity]:
+    """Ask of every stage of a network how much it arranges sentences as a language model does.
+
+    Args:
+        stages (`Mapping[str, list]`): name -> states `(P, D)` of each sentence, for example raw features, encoder
+            output before and after end-to-end training, and neural tokens.
+        text (`np.ndarray` of shape `(N, D)`): one vector for each sentence, from `sentence_embeddings`.
+        num_segments (`int`): see [`sentence_vectors`]. Sentences too short for it at any stage are left out of all.
+        num_permutations (`int`): see [`representational_similarity`].
+        num_bootstrap (`int`): see [`representational_similarity`].
+        seed (`int`): see [`representational_similarity`].
+
+    Returns:
+        `dict[str, RepresentationalSimilarity]`: by stage, all on the same sentences.
+
+    Raises:
+        ValueError: when a stage has another number of sentences than the text, or too few are left.
+
+    Note:
+        How the paper pools the text's tokens to one vector is not known; a mean is taken here.
+
+    Example:
+        ```python
+        >>> rng = np.random.default_rng(0)
+        >>> text = rng.normal(size=(20, 6))
+        >>> stages = {"copy": [np.tile(row, (4, 1)) for row in text], "noise": [rng.normal(size=(4, 6)) for _ in text]}
+        >>> found = similarity_by_stage(stages, text, num_segments=2)
+        >>> round(found["copy"].correlation, 6), found["noise"].p_value > 0.01
+        (1.0, True)
+
+        ```
+    """
+    for name, states in stages.items():
+        if len(states) != len(text):
+            raise ValueError(
+                f"the stage {name!r} has {len(states)} sentences, the text {len(text)}; give the same ones"
+            )
+    chosen = [
+        index for index in range(len(text)) if all(len(states[index]) >= num_segments for states in stages.values())
+    ]
+    if len(chosen) < 4:
+        raise ValueError(f"{len(chosen)} sentences have {num_segments} frames at every stage; lower num_segments")
+    told = dissimilarity_matrix(np.asarray(text)[chosen])
+    return {
+        name: representational_similarity(
+            dissimilarity_matrix(sentence_vectors([states[index] for index in chosen], num_segments)[0]),
+            told,
+            num_permutations,
+            num_bootstrap,
+            seed,
+        )
+        for name, states in stages.items()
+    }
+
+
+def attention_over_neural(attentions: Sequence[Sequence[np.ndarray]], places: np.ndarray) -> np.ndarray:
+    """How much every written token looked at every neural token.
+
+    Args:
+        attentions (list of lists of `np.ndarray` of shape `(1, H, Q, K)`): of each generation step and each layer, as
+            `generate(output_attentions=True, return_dict_in_generate=True)` gives them for one trial without beams.
+        places (`np.ndarray` of shape `(N,)`, bool): True where the prompt has a neural token.
+
+    Returns:
+        `np.ndarray` of shape `(tokens, neural tokens)`: means over layers and heads of the attention of the position
+        that wrote each token; a row adds up to the share that fell on neural tokens at all.
+
+    Raises:
+        ValueError: when there is no step, or a step looks at fewer positions than the prompt has.
+
+    Note:
+        The paper maps the weights of its cross-attention projector; an attention map of the language model itself needs
+        no such projector. Attention says where information can come from, not that it was used.
+
+    Example:
+        ```python
+        >>> first = np.full((1, 2, 3, 3), 1 / 3)  # a prompt of three positions, the last of which writes
+        >>> second = np.array([0.5, 0.1, 0.2, 0.2]).reshape(1, 1, 1, 4).repeat(2, axis=1)
+        >>> attention_over_neural([[first], [second]], np.array([False, True, True])).round(2).tolist()
+        [[0.33, 0.33], [0.1, 0.2]]
+
+        ```
+    """
+    places = np.asarray(places, dtype=bool)
+    if not len(attentions):
+        raise ValueError("there is no generation step; generate with output_attentions=True")
+    rows = []
+    for number, layers in enumerate(attentions):
+        last = np.mean([np.asarray(layer, dtype=np.float64)[0, :, -1].mean(axis=0) for layer in layers], axis=0)
+        if len(last) < len(places):
+            raise ValueError(f"step {number} looks at {len(last)} positions, but the prompt has {len(places)}")
+        rows.append(last[: len(places)][places])
+    return np.stack(rows)
+
+
 def _pearson(a: np.ndarray, b: np.ndarray) -> float:
     a, b = a - a.mean(), b - b.mean()
     size = float(np.sqrt((a @ a) * (b @ b)))

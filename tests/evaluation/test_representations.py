@@ -4,16 +4,24 @@ import numpy as np
 import pytest
 
 from bit_speech.evaluation import (
+    attention_over_neural,
     confusions,
     dissimilarity_matrix,
     principal_plane,
     representational_similarity,
     sentence_vectors,
     shared_words,
+    similarity_by_stage,
     task_separability,
     word_vectors,
 )
-from bit_speech.evaluation.representation_figures import similarity_figure, substitution_figure, word_plane_figure
+from bit_speech.evaluation.representation_figures import (
+    attention_figure,
+    similarity_figure,
+    stage_figure,
+    substitution_figure,
+    word_plane_figure,
+)
 
 PNG = b"\x89PNG"
 
@@ -123,3 +131,35 @@ def test_every_figure_is_drawn():
     assert substitution_figure(confusions([["B"]], [["P"]])).startswith(PNG)
     with pytest.raises(ValueError, match="no substitution"):
         substitution_figure(confusions([["B"]], [["B"]]))
+
+
+def test_every_stage_is_compared_on_the_sentences_that_all_stages_can_cut():
+    rng = np.random.default_rng(0)
+    text = rng.normal(size=(12, 5))
+    copy = [np.tile(row, (6, 1)) for row in text]
+    short = [rng.normal(size=(2 if index == 0 else 4, 3)) for index in range(12)]
+    found = similarity_by_stage({"copy": copy, "short": short}, text, num_segments=3, num_permutations=20)
+    assert found["copy"].num_items == found["short"].num_items == 11
+    assert found["copy"].correlation == pytest.approx(1)
+    assert stage_figure(found).startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="has 12 sentences, the text 11"):
+        similarity_by_stage({"copy": copy}, text[1:])
+    with pytest.raises(ValueError, match="0 sentences have 9 frames"):
+        similarity_by_stage({"copy": copy}, text, num_segments=9)
+
+
+def test_attention_maps_keep_the_neural_places_of_the_position_that_writes():
+    steps = []
+    for length in (4, 5):
+        layer = np.zeros((1, 2, 4 if length == 4 else 1, length))
+        layer[0, :, -1] = np.arange(length) / 10
+        steps.append([layer, 3 * layer])
+    found = attention_over_neural(steps, np.array([False, True, True, False]))
+    assert found == pytest.approx(np.array([[0.2, 0.4], [0.2, 0.4]]))
+    assert attention_figure(found, ["go", "on"]).startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="2 rows of attention for 1 tokens"):
+        attention_figure(found, ["go"])
+    with pytest.raises(ValueError, match="looks at 4 positions"):
+        attention_over_neural(steps, np.ones(9, dtype=bool))
+    with pytest.raises(ValueError, match="no generation step"):
+        attention_over_neural([], np.ones(2, dtype=bool))
