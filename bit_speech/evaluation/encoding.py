@@ -263,24 +263,28 @@ def story_block_bootstrap(
     models = [stories] if against is None else [stories, against]
     if against is not None and [s.story_id for s in stories] != [s.story_id for s in against]:
         raise ValueError("The two models predict different stories: give the same ones in the same order.")
-    sums = np.stack([_block_sums(model, block_trs, voxels) for model in models])  # (models, 5, blocks, X)
+    sums = np.stack([_block_sums(model, block_trs, voxels) for model in models])  # (models, 6, blocks, X)
     story_of = np.concatenate([np.full(-(-len(story.measured) // block_trs), i) for i, story in enumerate(stories)])
     members = [np.flatnonzero(story_of == number) for number in range(len(stories))]
     rng = np.random.default_rng(seed)
 
-    def value(counts: np.ndarray) -> float:
-        product, one, two, first, second, total = np.einsum("b,mkbx->kmx", counts, sums)
-        covariance = product / total - first * second / total**2
-        scale = np.sqrt(np.maximum((one / total - (first / total) ** 2) * (two / total - (second / total) ** 2), 1e-24))
-        means = (covariance / scale).mean(axis=1)
-        return float(means[0] - (means[1] if len(means) > 1 else 0.0))
-
-    drawn = np.empty(num_draws)
+    counts = np.ones((num_draws + 1, len(story_of)))
     for draw in range(num_draws):
         chosen = np.concatenate([rng.choice(blocks, len(blocks)) for blocks in members])
-        drawn[draw] = value(np.bincount(chosen, minlength=len(story_of)).astype(np.float64))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return value(np.ones(len(story_of))), float(low), float(high)
+        counts[draw + 1] = np.bincount(chosen, minlength=len(story_of))
+    values = _mean_correlations(counts, sums[0])
+    if against is not None:
+        values = values - _mean_correlations(counts, sums[1])
+    low, high = np.quantile(values[1:], [0.025, 0.975])
+    return float(values[0]), float(low), float(high)
+
+
+def _mean_correlations(counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Correlation, averaged over voxels, of every draw: how often each block was drawn, and the sums over blocks."""
+    product, one, two, first, second, total = (counts @ part for part in sums)
+    covariance = product / total - first * second / total**2
+    spread = (one / total - (first / total) ** 2) * (two / total - (second / total) ** 2)
+    return (covariance / np.sqrt(np.maximum(spread, 1e-24))).mean(axis=1)
 
 
 def _block_sums(stories: Sequence[StoryPrediction], block_trs: int, voxels: np.ndarray | None) -> np.ndarray:
