@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from processing_bit.tokenization_spelling import SpellingTokenizer
 
     from .processor_with_decoder import BITProcessorWithDecoder
+    from .training.contrastive_trainer import BITLLMTrainingArguments, ContrastiveTrainer
     from .training.pretrainer import BITPretrainer
     from .training.pretraining_arguments import BITPretrainingArguments
     from .training.trainer import BITTrainer
@@ -45,6 +46,7 @@ _HOME = {
     "BITGRUForCTC": "modeling_bit.modeling_bit_gru",
     "BITModel": "modeling_bit.modeling_bit",
     "BITLLMConfig": "configuration_bit.configuration_bit_llm",
+    "BITLLMTrainingArguments": "bit_speech.training.contrastive_trainer",
     "BITLLMProcessor": "processing_bit.processing_bit_llm",
     "BITPretrainer": "bit_speech.training.pretrainer",
     "BITPretrainingArguments": "bit_speech.training.pretraining_arguments",
@@ -52,6 +54,7 @@ _HOME = {
     "BITProcessorWithDecoder": "bit_speech.processor_with_decoder",
     "BITTrainer": "bit_speech.training.trainer",
     "BITTrainingArguments": "bit_speech.training.training_arguments",
+    "ContrastiveTrainer": "bit_speech.training.contrastive_trainer",
     "SpellingTokenizer": "processing_bit.tokenization_spelling",
     "PhonemeTokenizer": "processing_bit.tokenization_phoneme",
     "Wav2Vec2BrainConfig": "configuration_bit.configuration_wav2vec2_brain",
@@ -69,6 +72,7 @@ __all__ = [
     "BITGRUForCTC",
     "BITLLMConfig",
     "BITLLMProcessor",
+    "BITLLMTrainingArguments",
     "BITModel",
     "BITPretrainer",
     "BITPretrainingArguments",
@@ -76,6 +80,7 @@ __all__ = [
     "BITProcessorWithDecoder",
     "BITTrainer",
     "BITTrainingArguments",
+    "ContrastiveTrainer",
     "SpellingTokenizer",
     "PhonemeTokenizer",
     "Wav2Vec2BrainConfig",

@@ -46,9 +46,9 @@ class BITLLMConfig(RemoteCodeMixin, PreTrainedConfig):
         ValueError: if a value is out of range; the message names it.
 
     Note:
-        Zhang, He et al. 2025, arXiv 2511.21740. The paper weighs the contrastive loss 1 : 1 against a cross-entropy that
-        is summed over the 10 to 15 tokens of a sentence; here the cross-entropy is a mean per token, so that 0.1 is
-        about the same. The released code pools the contrasted vectors over prompt and padding.
+        Zhang, He et al. 2025, arXiv 2511.21740. The paper weighs the contrastive loss 1 : 1 against a cross-entropy
+        that is summed over the 10 to 15 tokens of a sentence; here the cross-entropy is a mean per token, so that 0.1
+        is about the same. The released code pools the contrasted vectors over prompt and padding.
 
     Example:
         ```python
@@ -125,7 +125,7 @@ class BITLLMConfig(RemoteCodeMixin, PreTrainedConfig):
             raise ValueError(f"`contrastive_temperature` must be at least 0.01, got {self.contrastive_temperature!r}.")
         if self.modality == "audio" and self.audio_hidden_size is None:
             raise ValueError(
-                "modality='audio' needs `audio_hidden_size`, the width of the audio tower's output (1280 in Qwen2-Audio)."
+                "modality='audio' needs `audio_hidden_size`, the width of the audio tower (1280 in Qwen2-Audio)."
             )
         if self.ctc_weight and not self.ctc_head:
             raise ValueError(f"ctc_weight={self.ctc_weight} needs ctc_head=True.")

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, GenerationMixin
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 
+from configuration_bit.configuration_bit import BITConfig
 from configuration_bit.configuration_bit_llm import BITLLMConfig
 
 from .layers_bit import count_frames, ctc_loss, find_participant, per_participant, values_are_cheap
@@ -64,6 +65,30 @@ class BITLLMOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
+class BITPhonemeHead(nn.Module):
+    """The phoneme head of [`BITForCTC`]: a linear map for each participant.
+
+    Args:
+        config ([`BITConfig`]): the encoder's configuration.
+    """
+
+    def __init__(self, config: BITConfig) -> None:
+        super().__init__()
+        self.heads = per_participant(config.participants, lambda _: nn.Linear(config.hidden_size, config.vocab_size))
+
+    def forward(self, frames: torch.Tensor, participant: str) -> torch.Tensor:
+        """Score the phoneme classes.
+
+        Args:
+            frames (`torch.Tensor` of shape `(B, P, D)`): encoder output.
+            participant (`str`): whose trials they are.
+
+        Returns:
+            `torch.Tensor` of shape `(B, P, V)`.
+        """
+        return self.heads[participant](frames)
+
+
 class BITAligner(nn.Module):
     """Brings neural and text vectors into one space: a linear map for each, and a learned temperature.
 
@@ -106,9 +131,9 @@ class BITForConditionalGeneration(BITPreTrainedModel, GenerationMixin):
             one with initial weights.
 
     Note:
-        Zhang, He et al. 2025, arXiv 2511.21740, section on end-to-end decoding: MLP projector, one neural token for each
-        patch of 100 ms, cross-entropy on the answer alone. Structure after transformers' AudioFlamingo3 (Apache-2.0):
-        expanded placeholders, `masked_scatter`, features at the first step of a generation only.
+        Zhang, He et al. 2025, arXiv 2511.21740, section on end-to-end decoding: MLP projector, one neural token for
+        each patch of 100 ms, cross-entropy on the answer alone. Structure after transformers' AudioFlamingo3
+        (Apache-2.0): expanded placeholders, `masked_scatter`, features at the first step of a generation only.
 
     Example:
         ```python
@@ -133,18 +158,16 @@ class BITForConditionalGeneration(BITPreTrainedModel, GenerationMixin):
         encoder_config, text_config = config.encoder_config, config.text_config
         self.encoder = BITModel(encoder_config)
         if config.ctc_head:
-            self.ctc_head = per_participant(
-                encoder_config.participants, lambda _: nn.Linear(encoder_config.hidden_size, encoder_config.vocab_size)
-            ).requires_grad_(config.ctc_weight > 0)
+            self.ctc_head = BITPhonemeHead(encoder_config).requires_grad_(config.ctc_weight > 0)
         in_size, text_size = encoder_config.hidden_size * config.stacking, text_config.hidden_size
         out_size = text_size if config.modality == "neural" else config.audio_hidden_size
-        self.projector: nn.Module
+        self.neural_projector: nn.Module
         if config.projector_type == "linear":
-            self.projector = BITLinearProjector(in_size, out_size)
+            self.neural_projector = BITLinearProjector(in_size, out_size)
         elif config.projector_type == "mlp":
-            self.projector = BITMLPProjector(in_size, config.projector_hidden_size or out_size, out_size)
+            self.neural_projector = BITMLPProjector(in_size, config.projector_hidden_size or out_size, out_size)
         else:
-            self.projector = BITCrossAttentionProjector(
+            self.neural_projector = BITCrossAttentionProjector(
                 in_size, config.projector_hidden_size, out_size, text_size, config.projector_dropout
             )
         if config.modality == "audio":
@@ -229,9 +252,9 @@ class BITForConditionalGeneration(BITPreTrainedModel, GenerationMixin):
         ctc_logits = None
         if self.config.ctc_head:
             name = find_participant(self.config.encoder_config.participants, participant_index, input_features)
-            ctc_logits = self.ctc_head[name](frames)
+            ctc_logits = self.ctc_head(frames, name)
         joined, mask = stack_frames(frames, encoded.frame_mask, self.config.stacking)
-        tokens = self.projector(joined, self._text_table())
+        tokens = self.neural_projector(joined, self._text_table())
         if self.config.modality == "audio":
             tokens = self.multi_modal_projector(tokens.to(self.multi_modal_projector.weight.dtype))
         return tokens, mask, ctc_logits
@@ -260,6 +283,7 @@ class BITForConditionalGeneration(BITPreTrainedModel, GenerationMixin):
         neural_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         past_key_values: Any | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         embeds_only: bool = False,
@@ -286,6 +310,8 @@ class BITForConditionalGeneration(BITPreTrainedModel, GenerationMixin):
             neural_mask (`torch.Tensor` of shape `(B, K)`, *optional*): their mask.
             position_ids (`torch.Tensor` of shape `(B, N)`, *optional*): positions of the tokens.
             past_key_values (`Cache`, *optional*): what the language model has read before.
+            inputs_embeds (`torch.Tensor` of shape `(B, N, D_text)`, *optional*): instead of `input_ids`, the finished
+                sequence of embeddings, neural tokens included.
             use_cache (`bool`, *optional*): return keys and values.
             logits_to_keep (`int` or `torch.Tensor`): score only so many last positions (0: all), or these positions.
             embeds_only (`bool`): return the contrasted vectors and do not run the language model.
@@ -303,17 +329,22 @@ class BITForConditionalGeneration(BITPreTrainedModel, GenerationMixin):
             neural_tokens, neural_mask, ctc_logits = self.encode_neural(
                 input_features, input_features_mask, session_index, participant_index
             )
-        if input_ids is None:
-            raise ValueError("`input_ids` is missing: the processor makes the prompt with the places of neural tokens.")
-        places = input_ids == self.config.neural_token_id
-        text_embeds = self.get_input_embeddings()(input_ids.masked_fill(places, 0))  # the marker is no row of the table
         output = BITLLMOutput(ctc_logits=ctc_logits)
-        if sentence_mask is not None and self.config.contrastive_weight > 0 and neural_tokens is not None:
-            output.neural_embeds, output.text_embeds, output.logit_scale = self._contrasted(
-                neural_tokens, neural_mask, text_embeds, sentence_mask, places
-            )
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise ValueError(
+                    "`input_ids` are missing: the processor makes the prompt with places of neural tokens."
+                )
+            places = input_ids == self.config.neural_token_id
+            # The marker is no row of the table.
+            text_embeds = self.get_input_embeddings()(input_ids.masked_fill(places, 0))
+            if sentence_mask is not None and self.config.contrastive_weight > 0 and neural_tokens is not None:
+                output.neural_embeds, output.text_embeds, output.logit_scale = self._contrasted(
+                    neural_tokens, neural_mask, text_embeds, sentence_mask, places
+                )
+            if not embeds_only:
+                inputs_embeds = self._insert(text_embeds, places, neural_tokens, neural_mask)
         if not embeds_only:
-            inputs_embeds = self._insert(text_embeds, places, neural_tokens, neural_mask)
             told = self.language_model(
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask,
@@ -418,8 +449,8 @@ class BITForConditionalGeneration(BITPreTrainedModel, GenerationMixin):
 
         Args:
             inputs (`torch.Tensor` of shape `(B, N)`, *optional*): the prompt; `input_ids=` is the same.
-            input_features (`torch.Tensor` of shape `(B, T, C)`): processed features. They are encoded once, however many
-                beams there are.
+            input_features (`torch.Tensor` of shape `(B, T, C)`): processed features. They are encoded once,
+                however many beams there are.
             input_features_mask (`torch.Tensor` of shape `(B, T)`, *optional*): True = real bin.
             participant_index (`torch.Tensor` of shape `(B,)`, *optional*): participant of each trial.
             session_index (`torch.Tensor` of shape `(B,)`, *optional*): session of each trial.

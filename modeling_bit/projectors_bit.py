@@ -101,11 +101,11 @@ class BITCrossAttentionProjector(nn.Module):
         dropout (`float`): on what was read.
 
     Note:
-        Zhang, He et al. 2025, arXiv 2511.21740, Table 7: neural queries, text keys and values, layer norm and a linear map
-        to 256, one head, a learned residual scale that starts at 0.5, dropout 0.1. The paper does not say which text it
-        is, and at inference there is none: with the sentence as keys, training would read what inference must find.
-        Here keys and values are all rows of the language model's embedding table, in training and at inference alike;
-        they are read, not trained.
+        Zhang, He et al. 2025, arXiv 2511.21740, Table 7: neural queries, text keys and values, layer norm and a linear
+        map to 256, one head, a learned residual scale that starts at 0.5, dropout 0.1. The paper does not say which
+        text it is, and at inference there is none: with the sentence as keys, training would read what inference must
+        find. Here keys and values are all rows of the language model's embedding table, in training and at inference
+        alike; they are read, not trained.
     """
 
     def __init__(self, in_size: int, hidden_size: int, out_size: int, text_size: int, dropout: float) -> None:

@@ -10,6 +10,14 @@ from bit_speech.training.causal_lm import (
     train_tokenizer,
 )
 from bit_speech.training.checkpoints import newest_complete_checkpoint
+from bit_speech.training.contrastive_trainer import BITLLMTrainingArguments, ContrastiveTrainer
+from bit_speech.training.llm_stages import (
+    build_end_to_end,
+    choose_trained_parts,
+    load_end_to_end,
+    load_in_4bit,
+    merge_adapters,
+)
 from bit_speech.training.pretrainer import BITPretrainer
 from bit_speech.training.pretraining_arguments import PRETRAINING_SETTINGS, BITPretrainingArguments
 from bit_speech.training.scoring import phoneme_scores
@@ -22,10 +30,17 @@ __all__ = [
     "PRETRAINING_SETTINGS",
     "BITPretrainer",
     "BITPretrainingArguments",
+    "BITLLMTrainingArguments",
     "BITTrainer",
     "BITTrainingArguments",
+    "ContrastiveTrainer",
     "PackedSentences",
     "SealCheckpoints",
+    "build_end_to_end",
+    "choose_trained_parts",
+    "load_end_to_end",
+    "load_in_4bit",
+    "merge_adapters",
     "newest_complete_checkpoint",
     "phoneme_scores",
     "read_sentences",

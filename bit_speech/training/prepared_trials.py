@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from bit_speech.ctc import required_frames
 from bit_speech.data.reading import TrialReader
 from bit_speech.training.batches import TrialKey
 
 if TYPE_CHECKING:
     from bit_speech.data import Augmentation
-    from processing_bit import BITProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class PreparedTrials(Dataset):
     Args:
         dataset (sequence of trial rows): `datasets.Dataset`, list of dicts or any indexable dataset with the `Trial`
         columns.
-        processor ([`BITProcessor`]): selects, z-scores, smooths and tokenises.
+        processor ([`BITProcessor`] or alike): selects, z-scores, smooths and tokenises.
         name (`str`): what messages call the dataset.
         augmentation ([`~bit_speech.data.Augmentation`], *optional*): applied anew in every epoch; None for evaluation.
         seed (`int`): seed of the augmentation.
@@ -72,10 +72,13 @@ class PreparedTrials(Dataset):
         preparation: the features of an evaluation block are known when it is over, its labels are not used.
     """
 
+    # What `subset` selects from.
+    _per_trial: tuple[str, ...] = ("metadata", "lengths", "labels", "_identities", "_statistics", "_cache")
+
     def __init__(
         self,
         dataset: Any,
-        processor: BITProcessor,
+        processor: Any,
         name: str = "dataset",
         augmentation: Augmentation | None = None,
         seed: int = 0,
@@ -130,10 +133,10 @@ class PreparedTrials(Dataset):
         Returns:
             `PreparedTrials`: shares nothing that either could change.
         """
-        other = object.__new__(PreparedTrials)
+        other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._rows = _Selected(self._rows, keep)
-        for attribute in ("metadata", "lengths", "labels", "_identities", "_statistics", "_cache"):
+        for attribute in self._per_trial:
             setattr(other, attribute, [getattr(self, attribute)[i] for i in keep])
         return other
 
@@ -204,6 +207,17 @@ class PreparedTrials(Dataset):
             batch["labels"] = torch.from_numpy(padded)
         batch["trial_index"] = torch.tensor(indices)
         return batch
+
+    def frames_needed(self, index: int) -> int:
+        """Frames below which a trial cannot be learned.
+
+        Args:
+            index (`int`): position of the trial.
+
+        Returns:
+            `int`: what CTC needs for its labels, at least 1.
+        """
+        return max(1, required_frames(self.labels[index] or []))
 
     def content_hash(self) -> str:
         """Hash of what the run is trained or scored on.

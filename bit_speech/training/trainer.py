@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from bit_speech.data import Augmentation
-    from processing_bit import BITProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +68,7 @@ class BITTrainer(SurvivingTrainer):
         args: BITTrainingArguments | None = None,
         train_dataset: Any | None = None,
         eval_dataset: Any | None = None,
-        processing_class: BITProcessor | None = None,
+        processing_class: Any | None = None,
         augmentation: Augmentation | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
@@ -100,9 +99,8 @@ class BITTrainer(SurvivingTrainer):
         )
         if train_dataset is not None:
             self.train_dataset = self._check_lengths(
-                PreparedTrials(
+                self._prepare_trials(
                     train_dataset,
-                    processing_class,
                     name="training set",
                     augmentation=augmentation,
                     seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
@@ -115,17 +113,17 @@ class BITTrainer(SurvivingTrainer):
 
     # ---- data ----
 
+    def _prepare_trials(self, dataset: Any, **settings: Any) -> PreparedTrials:
+        """What a dataset becomes; a subclass whose labels are not phonemes makes something else of it."""
+        return PreparedTrials(dataset, self.processing_class, **settings)
+
     def _evaluation_trials(self, dataset: Any, needs_labels: bool = True) -> PreparedTrials:
         """Prepare a dataset without augmentation, once per dataset object."""
         if isinstance(dataset, PreparedTrials):
             return dataset
         if id(dataset) not in self._prepared:
-            prepared = PreparedTrials(
-                dataset,
-                self.processing_class,
-                name="evaluation set",
-                cache_gigabytes=self.args.cache_gigabytes,
-                needs_labels=False,
+            prepared = self._prepare_trials(
+                dataset, name="evaluation set", cache_gigabytes=self.args.cache_gigabytes, needs_labels=False
             )
             # The dataset is kept with its preparation, so that its id stays its own.
             self._prepared = {id(dataset): (dataset, prepared), **dict(list(self._prepared.items())[:3])}
@@ -155,9 +153,9 @@ class BITTrainer(SurvivingTrainer):
         """Refuse, or leave out and report, the trials that CTC cannot align."""
         cut = getattr(self.augmentation, "random_cut_max_bins", 0)
         short, keep = [], []
-        for i, (length, labels) in enumerate(zip(trials.lengths, trials.labels)):
-            frames, needed = self._num_frames(max(0, length - cut)), required_frames(labels or [])
-            if frames < max(1, needed):
+        for i, length in enumerate(trials.lengths):
+            frames, needed = self._num_frames(max(0, length - cut)), trials.frames_needed(i)
+            if frames < needed:
                 short.append(f"{name_trial(trials.metadata[i])} ({frames} frames for {needed})")
             else:
                 keep.append(i)
