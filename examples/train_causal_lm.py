@@ -20,7 +20,7 @@ import numpy as np
 from transformers import Qwen2Config, Qwen2ForCausalLM, Trainer, TrainingArguments, set_seed
 from transformers.hf_argparser import HfArg
 
-from bit_speech.arguments import ExperimentParser, load_config
+from bit_speech.arguments import ExperimentParser
 from bit_speech.decoding import CausalLMRescorer
 from bit_speech.files import write_json
 from bit_speech.training import (
@@ -124,9 +124,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     )
     arguments, training = parser.parse(argv)
     output = Path(training.output_dir)
-    saved = output / "config.yaml"
-    if saved.is_file() and load_config(saved) != parser.resolved:
-        raise ValueError(f"{output} holds a run with other settings; choose another output_dir")
+    parser.save_beside(output, write=False)
     finished = output / "perplexity.json"
     if finished.is_file():
         print(f"{output} is finished")
@@ -143,8 +141,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         processing_class=tokenizer,
         callbacks=[SealCheckpoints()],
     )
-    if not saved.is_file():
-        parser.save(saved)
+    parser.save_beside(output)
     print(f"{len(train):,} sentences, {model.num_parameters() / 1e6:.2f} M parameters", flush=True)
     checkpoint = newest_complete_checkpoint(output)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

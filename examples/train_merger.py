@@ -20,7 +20,7 @@ from typing import Any
 from transformers import set_seed
 from transformers.hf_argparser import HfArg
 
-from bit_speech.arguments import ExperimentParser, load_config
+from bit_speech.arguments import ExperimentParser
 from bit_speech.decoding import LLMMerger, confusion_network
 from bit_speech.decoding.merging import INSTRUCTION
 from bit_speech.evaluation import normalize_text, paired_bootstrap, word_error_rate
@@ -125,17 +125,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     )
     (arguments,) = parser.parse(argv)
     output = Path(arguments.output_dir)
-    saved = output / "config.yaml"
-    if saved.is_file() and load_config(saved) != parser.resolved:
-        raise ValueError(f"{output} holds a run with other settings; choose another output_dir")
+    parser.save_beside(output, write=False)
     set_seed(arguments.seed)
     candidates, references = normalized(arguments.train_predictions)
     settings = {"instruction": arguments.instruction, "max_candidates": arguments.max_candidates}
     merger = LLMMerger.from_pretrained(
         arguments.model, device=arguments.device, dtype=arguments.dtype, batch_size=16, **settings
     )
-    if not saved.is_file():
-        parser.save(saved)
+    parser.save_beside(output)
     for stage in arguments.stages:
         trainer = merger_trainer(
             stage, merger, candidates, references, arguments.lora_rank, **stage_settings(arguments, stage)

@@ -63,7 +63,7 @@ def test_the_same_command_continues_and_another_setting_is_refused(trained):
     shutil.rmtree(folder / "checkpoint-4")
     (folder / "perplexity.json").unlink()
     assert script.main(flags)["perplexity_per_word_and_end"] == pytest.approx(result["perplexity_per_word_and_end"])
-    with pytest.raises(ValueError, match="other settings"):
+    with pytest.raises(ValueError, match="other learning_rate; choose another output_dir"):
         script.main([*flags, "--learning_rate=1e-5"])
 
 
