@@ -375,6 +375,17 @@ class ContrastiveTrainer(BITTrainer):
         finally:
             model.train(was_training)
 
+    # ---- the record ----
+
+    def run_record(self) -> dict[str, Any]:
+        """Describe the run so that it can be repeated and compared.
+
+        Returns:
+            `dict`: what [`BITTrainer.run_record`] gives, the prompt, and how many parameters learn.
+        """
+        learned = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+        return {**super().run_record(), "prompt": self.processing_class.prompt, "trained_parameters": learned}
+
 
 def _for_the_model(batch: dict[str, Any]) -> dict[str, Any]:
     """A batch without what only the trainer reads."""

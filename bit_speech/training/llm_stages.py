@@ -104,8 +104,8 @@ def refuse_random_weights(missing: Any, name: Any) -> None:
     """
     if missing:
         raise ValueError(
-            f"{name} lacks {len(set(missing))} weights, which would stay random: {', '.join(sorted(set(missing)))}. Its "
-            "config.json is of another model, or its names need a key mapping."
+            f"{name} lacks {len(set(missing))} weights, which would stay random: {', '.join(sorted(set(missing)))}. The "
+            "config.json is of another model, or the names need a mapping."
         )
 
 
