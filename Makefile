@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DIR ?= runs/demo
+TEST_PROCESSES ?= 2
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 # Freed memory otherwise stays scattered over one arena per thread.
@@ -23,7 +24,7 @@ demo-quick: $(VENV)/.installed ## the same road with a short training
 	$(BIN)/bit-speech demo --quick --output_dir $(DEMO_DIR)-quick
 
 test: $(VENV)/.installed ## the default tests, offline
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 test-slow: $(VENV)/.installed ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow

@@ -31,7 +31,7 @@ EXTRAS = {
     "cluster": ["ray[tune]>=2.50"],
     "llm": ["peft>=0.19", "trl>=1.10"],
     "fmri": ["h5py>=3.11", "nibabel>=5.3", "peft>=0.19", "scipy>=1.13"],
-    "test": ["himalaya>=0.4.6", "pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100"],
+    "test": ["himalaya>=0.4.6", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100"],
 }
 # Ray is large, and of use on a cluster only.
 EXTRAS["all"] = sorted(
