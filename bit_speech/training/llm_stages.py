@@ -102,10 +102,11 @@ def refuse_random_weights(missing: Any, name: Any) -> None:
     Example:
         >>> refuse_random_weights([], "folder")
     """
-    if missing:
+    names = sorted(set(missing))
+    if names:
         raise ValueError(
-            f"{name} lacks {len(set(missing))} weights, which would stay random: {', '.join(sorted(set(missing)))}. The "
-            "config.json is of another model, or the names need a mapping."
+            f"{name} lacks {len(names)} weights, which would stay random: {', '.join(names)}. The config.json is of "
+            "another model, or the names need a mapping."
         )
 
 
