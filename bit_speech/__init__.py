@@ -14,20 +14,24 @@ if TYPE_CHECKING:
     from configuration_bit.configuration_bit import BITConfig
     from configuration_bit.configuration_bit_gru import BITGRUConfig
     from configuration_bit.configuration_bit_llm import BITLLMConfig
+    from configuration_bit.configuration_brain_tuned import BrainTunedConfig
     from configuration_bit.configuration_wav2vec2_brain import Wav2Vec2BrainConfig
     from modeling_bit.modeling_bit import BITForCTC, BITModel
     from modeling_bit.modeling_bit_gru import BITGRUForCTC
     from modeling_bit.modeling_bit_llm import BITForConditionalGeneration
     from modeling_bit.modeling_bit_pretraining import BITForMaskedModeling
+    from modeling_bit.modeling_brain_tuned import BrainTunedForVoxelPrediction, BrainTunedModel
     from modeling_bit.modeling_wav2vec2_brain import Wav2Vec2BrainForCTC
     from modeling_bit.transfer_bit import load_pretrained_encoder
     from processing_bit.feature_extraction_bit import BITFeatureExtractor
+    from processing_bit.feature_extraction_story import StoryFeatureExtractor
     from processing_bit.processing_bit import BITProcessor
     from processing_bit.processing_bit_llm import BITLLMProcessor
     from processing_bit.tokenization_phoneme import PhonemeTokenizer
     from processing_bit.tokenization_spelling import SpellingTokenizer
 
     from .processor_with_decoder import BITProcessorWithDecoder
+    from .training.brain_tuning import BrainTuningArguments, BrainTuningTrainer
     from .training.contrastive_trainer import BITLLMTrainingArguments, ContrastiveTrainer
     from .training.pretrainer import BITPretrainer
     from .training.pretraining_arguments import BITPretrainingArguments
@@ -54,7 +58,13 @@ _HOME = {
     "BITProcessorWithDecoder": "bit_speech.processor_with_decoder",
     "BITTrainer": "bit_speech.training.trainer",
     "BITTrainingArguments": "bit_speech.training.training_arguments",
+    "BrainTunedConfig": "configuration_bit.configuration_brain_tuned",
+    "BrainTunedForVoxelPrediction": "modeling_bit.modeling_brain_tuned",
+    "BrainTunedModel": "modeling_bit.modeling_brain_tuned",
+    "BrainTuningArguments": "bit_speech.training.brain_tuning",
+    "BrainTuningTrainer": "bit_speech.training.brain_tuning",
     "ContrastiveTrainer": "bit_speech.training.contrastive_trainer",
+    "StoryFeatureExtractor": "processing_bit.feature_extraction_story",
     "SpellingTokenizer": "processing_bit.tokenization_spelling",
     "PhonemeTokenizer": "processing_bit.tokenization_phoneme",
     "Wav2Vec2BrainConfig": "configuration_bit.configuration_wav2vec2_brain",
@@ -80,8 +90,14 @@ __all__ = [
     "BITProcessorWithDecoder",
     "BITTrainer",
     "BITTrainingArguments",
+    "BrainTunedConfig",
+    "BrainTunedForVoxelPrediction",
+    "BrainTunedModel",
+    "BrainTuningArguments",
+    "BrainTuningTrainer",
     "ContrastiveTrainer",
     "SpellingTokenizer",
+    "StoryFeatureExtractor",
     "PhonemeTokenizer",
     "Wav2Vec2BrainConfig",
     "Wav2Vec2BrainForCTC",

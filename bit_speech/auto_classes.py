@@ -33,17 +33,20 @@ def _register_configurations() -> None:
 
     from configuration_bit.configuration_bit import BITConfig
     from configuration_bit.configuration_bit_gru import BITGRUConfig
-    from configuration_bit.configuration_ieeg_audio import IEEGAudioConfig
     from configuration_bit.configuration_bit_llm import BITLLMConfig
+    from configuration_bit.configuration_brain_tuned import BrainTunedConfig
+    from configuration_bit.configuration_ieeg_audio import IEEGAudioConfig
     from configuration_bit.configuration_wav2vec2_brain import Wav2Vec2BrainConfig
 
-    for config_class in (BITConfig, BITGRUConfig, BITLLMConfig, IEEGAudioConfig, Wav2Vec2BrainConfig):
+    ours = (BITConfig, BITGRUConfig, BITLLMConfig, BrainTunedConfig, IEEGAudioConfig, Wav2Vec2BrainConfig)
+    for config_class in ours:
         AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
 
 
 def _register_models() -> None:
     from transformers.models.auto.modeling_auto import (
         AutoModel,
+        AutoModelForAudioClassification,
         AutoModelForCTC,
         AutoModelForMultimodalLM,
         AutoModelForPreTraining,
@@ -53,11 +56,15 @@ def _register_models() -> None:
     from modeling_bit.modeling_bit_gru import BITGRUConfig, BITGRUForCTC, BITGRUModel
     from modeling_bit.modeling_bit_llm import BITForConditionalGeneration, BITLLMConfig
     from modeling_bit.modeling_bit_pretraining import BITForMaskedModeling
+    from modeling_bit.modeling_brain_tuned import BrainTunedConfig, BrainTunedForVoxelPrediction, BrainTunedModel
     from modeling_bit.modeling_ieeg_audio import IEEGAudioConfig, IEEGAudioForRetrieval, IEEGAudioModel
     from modeling_bit.modeling_wav2vec2_brain import Wav2Vec2BrainConfig, Wav2Vec2BrainForCTC
 
     AutoModel.register(BITConfig, BITModel, exist_ok=True)
     AutoModel.register(BITGRUConfig, BITGRUModel, exist_ok=True)
+    AutoModel.register(BrainTunedConfig, BrainTunedModel, exist_ok=True)
+    # Transformers has no class for regression on audio; this is its class for one vector of outputs per recording.
+    AutoModelForAudioClassification.register(BrainTunedConfig, BrainTunedForVoxelPrediction, exist_ok=True)
     AutoModel.register(IEEGAudioConfig, IEEGAudioModel, exist_ok=True)
     AutoModel.register(BITLLMConfig, BITForConditionalGeneration, exist_ok=True)
     AutoModelForMultimodalLM.register(BITLLMConfig, BITForConditionalGeneration, exist_ok=True)
@@ -73,12 +80,15 @@ def _register_feature_extractors() -> None:
 
     from configuration_bit.configuration_bit import BITConfig
     from configuration_bit.configuration_bit_gru import BITGRUConfig
-    from configuration_bit.configuration_ieeg_audio import IEEGAudioConfig
     from configuration_bit.configuration_bit_llm import BITLLMConfig
+    from configuration_bit.configuration_brain_tuned import BrainTunedConfig
+    from configuration_bit.configuration_ieeg_audio import IEEGAudioConfig
     from configuration_bit.configuration_wav2vec2_brain import Wav2Vec2BrainConfig
     from processing_bit.feature_extraction_bit import BITFeatureExtractor
     from processing_bit.feature_extraction_ieeg import IEEGFeatureExtractor
+    from processing_bit.feature_extraction_story import StoryFeatureExtractor
 
+    AutoFeatureExtractor.register(BrainTunedConfig, StoryFeatureExtractor, exist_ok=True)
     for config_class in (BITConfig, BITGRUConfig, BITLLMConfig, Wav2Vec2BrainConfig):
         AutoFeatureExtractor.register(config_class, BITFeatureExtractor, exist_ok=True)
     AutoFeatureExtractor.register(IEEGAudioConfig, IEEGFeatureExtractor, exist_ok=True)
@@ -103,8 +113,8 @@ def _register_processors() -> None:
 
     from configuration_bit.configuration_bit import BITConfig
     from configuration_bit.configuration_bit_gru import BITGRUConfig
-    from configuration_bit.configuration_ieeg_audio import IEEGAudioConfig
     from configuration_bit.configuration_bit_llm import BITLLMConfig
+    from configuration_bit.configuration_ieeg_audio import IEEGAudioConfig
     from configuration_bit.configuration_wav2vec2_brain import Wav2Vec2BrainConfig
     from processing_bit.processing_bit import BITProcessor
     from processing_bit.processing_bit_llm import BITLLMProcessor

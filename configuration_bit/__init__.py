@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .configuration_bit import BITConfig
     from .configuration_bit_gru import BITGRUConfig
     from .configuration_bit_llm import BITLLMConfig
+    from .configuration_brain_tuned import BrainTunedConfig
     from .configuration_ieeg_audio import ENCODER_PRESETS, IEEGAudioConfig
     from .configuration_wav2vec2_brain import Wav2Vec2BrainConfig
     from .phoneme_inventory_bit import CLASS_ORDERS, MODEL_ORDER, PHONEMES, class_permutation
@@ -21,6 +22,7 @@ _HOME = {
     "BITConfig": "configuration_bit",
     "BITGRUConfig": "configuration_bit_gru",
     "BITLLMConfig": "configuration_bit_llm",
+    "BrainTunedConfig": "configuration_brain_tuned",
     "CLASS_ORDERS": "phoneme_inventory_bit",
     "ENCODER_PRESETS": "configuration_ieeg_audio",
     "IEEGAudioConfig": "configuration_ieeg_audio",
@@ -40,6 +42,7 @@ __all__ = [
     "BITConfig",
     "BITGRUConfig",
     "BITLLMConfig",
+    "BrainTunedConfig",
     "IEEGAudioConfig",
     "RemoteCodeMixin",
     "Wav2Vec2BrainConfig",

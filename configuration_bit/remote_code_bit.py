@@ -57,6 +57,12 @@ AUTO_MAPS: dict[str, dict[str, Any]] = {
         **_PROCESSING,
         "AutoTokenizer": _TOKENIZERS["SpellingTokenizer"],
     },
+    "bit_speech_brain_tuned": {
+        "AutoConfig": "configuration_brain_tuned.BrainTunedConfig",
+        "AutoModel": "modeling_brain_tuned.BrainTunedModel",
+        "AutoModelForAudioClassification": "modeling_brain_tuned.BrainTunedForVoxelPrediction",
+        "AutoFeatureExtractor": "feature_extraction_story.StoryFeatureExtractor",
+    },
     "bit_speech_ieeg_audio": {
         "AutoConfig": "configuration_ieeg_audio.IEEGAudioConfig",
         "AutoModel": "modeling_ieeg_audio.IEEGAudioModel",

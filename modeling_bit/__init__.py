@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .modeling_bit_gru import BITGRUForCTC, BITGRUModel, BITGRUPreTrainedModel
     from .modeling_bit_llm import BITForConditionalGeneration
     from .modeling_bit_pretraining import BITForMaskedModeling
+    from .modeling_brain_tuned import BrainTunedForVoxelPrediction, BrainTunedModel
     from .modeling_ieeg_audio import IEEGAudioForRetrieval, IEEGAudioModel
     from .modeling_wav2vec2_brain import Wav2Vec2BrainForCTC
     from .transfer_bit import load_pretrained_encoder
@@ -24,6 +25,8 @@ _HOME = {
     "BITGRUPreTrainedModel": "modeling_bit_gru",
     "BITModel": "modeling_bit",
     "BITPreTrainedModel": "modeling_bit",
+    "BrainTunedForVoxelPrediction": "modeling_brain_tuned",
+    "BrainTunedModel": "modeling_brain_tuned",
     "IEEGAudioForRetrieval": "modeling_ieeg_audio",
     "IEEGAudioModel": "modeling_ieeg_audio",
     "Wav2Vec2BrainForCTC": "modeling_wav2vec2_brain",
@@ -40,6 +43,8 @@ __all__ = [
     "BITGRUPreTrainedModel",
     "BITModel",
     "BITPreTrainedModel",
+    "BrainTunedForVoxelPrediction",
+    "BrainTunedModel",
     "IEEGAudioForRetrieval",
     "IEEGAudioModel",
     "Wav2Vec2BrainForCTC",

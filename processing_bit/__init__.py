@@ -2,6 +2,7 @@
 
 from .feature_extraction_bit import BITFeatureExtractor
 from .feature_extraction_ieeg import IEEGFeatureExtractor
+from .feature_extraction_story import StoryFeatureExtractor
 from .phonemization_bit import Phonemizer, phonemize_word
 from .processing_bit import BITProcessor
 from .processing_bit_llm import BITLLMProcessor
@@ -16,6 +17,7 @@ __all__ = [
     "IEEGAudioProcessor",
     "IEEGFeatureExtractor",
     "SpellingTokenizer",
+    "StoryFeatureExtractor",
     "PhonemeTokenizer",
     "Phonemizer",
     "phonemize_word",

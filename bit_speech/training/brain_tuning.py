@@ -1,0 +1,478 @@
+"""`BrainTuningTrainer`: fits a speech model to many participants' BOLD, one step per story and participant."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput
+
+from bit_speech.data.story_runs import read_run, read_story
+from bit_speech.evaluation.encoding import correlation_by_voxel
+from bit_speech.training.run_record import describe_run
+from bit_speech.training.surviving import SurvivingTrainer
+from bit_speech.training.training_arguments import CommonTrainingArguments
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bit_speech.data.story_runs import StoryRun
+    from modeling_bit.modeling_brain_tuned import BrainTunedForVoxelPrediction
+    from processing_bit.feature_extraction_story import StoryFeatureExtractor
+
+# (epoch, run, first TR, last TR): a batch is a stretch of one story as one participant heard it.
+StretchKey = tuple[int, int, int]
+
+
+class StoryRunDataset(Dataset):
+    """Runs of several participants, not necessarily of the same stories, as clips with BOLD.
+
+    Args:
+        runs (sequence of [`~bit_speech.data.story_runs.StoryRun`]): the runs.
+        stories (mapping of `str` to `np.ndarray` of shape `(S,)`): the sound of every story.
+        participants (sequence of `str`, *optional*): names in the order of `participant_index`; default those of the
+            runs, sorted.
+
+    Raises:
+        ValueError: if a story has no sound, a participant is unknown, or runs differ in voxels.
+    """
+
+    def __init__(
+        self, runs: Sequence[StoryRun], stories: dict[str, np.ndarray], participants: Sequence[str] | None = None
+    ) -> None:
+        self.runs, self.stories = list(runs), stories
+        self.participants = list(participants or sorted({run.participant_id for run in runs}))
+        if not self.runs:
+            raise ValueError("there are no runs to train on or to score")
+        sizes = {(run.responses.shape[1], run.space) for run in self.runs}
+        if len(sizes) > 1:
+            raise ValueError(f"runs differ in voxels or space: {sorted(sizes)}; project them to a common surface first")
+        for run in self.runs:
+            if run.story_id not in stories:
+                raise ValueError(f"there is no sound of story {run.story_id!r}, which {run.participant_id} heard")
+            if run.participant_id not in self.participants:
+                raise ValueError(f"{run.participant_id!r} is none of the participants {self.participants}")
+
+    @classmethod
+    def from_folder(
+        cls, folder: str | os.PathLike[str], names: Sequence[tuple[str, str]], participants: Sequence[str] | None = None
+    ) -> StoryRunDataset:
+        """Read runs and their sounds from a folder of stories.
+
+        Args:
+            folder (`str`): the folder.
+            names (sequence of `tuple[str, str]`): (participant, story) of each run.
+            participants (sequence of `str`, *optional*): see the class.
+
+        Returns:
+            `StoryRunDataset`: 16 hours of sound are 3.7 GB in memory.
+        """
+        runs = [read_run(folder, participant, story) for participant, story in names]
+        return cls(runs, {story: read_story(folder, story) for _, story in names}, participants)
+
+    def __len__(self) -> int:
+        return sum(len(run.responses) for run in self.runs)
+
+    @property
+    def num_voxels(self) -> int:
+        """Voxels of every run (`int`)."""
+        return self.runs[0].responses.shape[1]
+
+    def __getitem__(self, key: StretchKey) -> StretchKey:
+        # The batch is made as a whole, in `StretchCollator`: neighbouring clips share their sound.
+        return key
+
+    def describe(self) -> dict[str, Any]:
+        """Describe what is in it.
+
+        Returns:
+            `dict`: TRs and stories of every participant.
+        """
+        return {
+            name: {
+                "trs": sum(len(run.responses) for run in self.runs if run.participant_id == name),
+                "stories": sum(run.participant_id == name for run in self.runs),
+            }
+            for name in self.participants
+        }
+
+
+class StretchBatchSampler(Sampler[list[StretchKey]]):
+    """Deals out stretches of consecutive TRs of one run, in an order that is a function of seed and epoch.
+
+    Args:
+        lengths (sequence of `int`): TRs of every run.
+        batch_size (`int`): TRs per stretch and process.
+        seed (`int`): of the order.
+        shuffle (`bool`): False keeps the order of the runs, as published.
+        num_processes (`int`): how many processes share a stretch.
+        process_index (`int`): which of them this is.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        num_processes: int = 1,
+        process_index: int = 0,
+    ) -> None:
+        self.seed, self.epoch, self.shuffle = seed, 0, shuffle
+        self.num_processes, self.process_index = num_processes, process_index
+        self.batch_size = batch_size
+        whole = batch_size * num_processes
+        self._stretches = [
+            (run, start, min(length, start + whole))
+            for run, length in enumerate(lengths)
+            for start in range(0, length, whole)
+        ]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches come next.
+
+        Args:
+            epoch (`int`): number of the pass over the runs, from 0.
+        """
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._stretches)
+
+    def __iter__(self) -> Iterator[list[StretchKey]]:
+        order = np.arange(len(self._stretches))
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(len(order))
+        for position in order:
+            run, start, stop = self._stretches[position]
+            # Every process must take part in every step: a stretch shorter than their number repeats TRs.
+            rows = np.resize(np.arange(start, stop), max(stop - start, self.num_processes))
+            yield [(self.epoch, run, int(row)) for row in rows[self.process_index :: self.num_processes]]
+
+
+class StretchCollator:
+    """Makes model inputs of a stretch.
+
+    Args:
+        dataset ([`StoryRunDataset`]): runs and sounds.
+        extractor ([`StoryFeatureExtractor`]): cuts and normalises clips.
+    """
+
+    def __init__(self, dataset: StoryRunDataset, extractor: StoryFeatureExtractor) -> None:
+        self.dataset, self.extractor = dataset, extractor
+
+    def __call__(self, keys: list[StretchKey]) -> dict[str, torch.Tensor]:
+        """Cut clips and take their BOLD.
+
+        Args:
+            keys (list of `tuple[int, int, int]`): (epoch, run, TR), all of one run.
+
+        Returns:
+            `dict`: `input_values`, `participant_index` and `labels`.
+        """
+        run = self.dataset.runs[keys[0][1]]
+        rows = np.array([key[2] for key in keys])
+        clips = self.extractor(self.dataset.stories[run.story_id], run.tr_times_s[rows])["input_values"]
+        person = self.dataset.participants.index(run.participant_id)
+        return {
+            "input_values": torch.from_numpy(np.ascontiguousarray(clips)),
+            "participant_index": torch.full((len(rows),), person),
+            "labels": torch.from_numpy(run.responses[rows]),
+        }
+
+
+@dataclass
+class BrainTuningArguments(CommonTrainingArguments):
+    """Settings of a brain-tuning; every field of `transformers.TrainingArguments` is there too.
+
+    Args:
+        legacy (`bool`): the released code's defects: the schedule's clock runs too slowly (the rate still rises after
+            27 of 30 epochs and ends at 99 % of its peak), stories always come in the same order, and clips are
+            normalised over the whole batch.
+
+    Note:
+        Moussa & Toneva 2025, arXiv 2510.21520: AdamW at 1e-4, a tenth of the steps to warm up, then linear decay, 128
+        TRs per step, 30 epochs.
+
+    Example:
+        >>> args = BrainTuningArguments(output_dir="runs/example", use_cpu=True)
+        >>> args.per_device_train_batch_size, args.learning_rate, args.metric_for_best_model
+        (128, 0.0001, 'eval_correlation')
+    """
+
+    per_device_train_batch_size: int = field(default=128, metadata={"help": "TRs per step and device."})
+    per_device_eval_batch_size: int = field(default=128, metadata={"help": "TRs per evaluation batch and device."})
+    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
+    num_train_epochs: float = field(default=30.0, metadata={"help": "Passes over all runs."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up, or their share."})
+    lr_scheduler_type: str = field(default="linear", metadata={"help": "How the rate decays."})
+    metric_for_best_model: str | None = field(
+        default="eval_correlation", metadata={"help": "What decides the best checkpoint."}
+    )
+    greater_is_better: bool | None = field(default=True, metadata={"help": "Correlation: higher is better."})
+    legacy: bool = field(default=False, metadata={"help": "The released code's schedule, order and normalisation."})
+
+
+def legacy_factor(step: int, steps_per_story: float, num_stories: int, num_participants: int, num_epochs: int) -> float:
+    """Share of the peak learning rate in the released code.
+
+    Args:
+        step (`int`): optimizer step, from 0.
+        steps_per_story (`float`): optimizer steps between two ticks of the schedule's clock.
+        num_stories (`int`): stories in an epoch: ticks.
+        num_participants (`int`): participants.
+        num_epochs (`int`): epochs.
+
+    Returns:
+        `float`: between 0 and 1.
+
+    Note:
+        The schedule is made for `3 * participants * epochs * stories` ticks, a tenth of them warm-up, and ticks once
+        per story: with 3 participants a ninth of it ever happens.
+
+    Example:
+        >>> round(legacy_factor(82 * 30, 1, 82, 3, 30), 3), legacy_factor(82 * 27, 1, 82, 3, 30)
+        (0.988, 1.0)
+    """
+    total = 3 * num_participants * num_epochs * num_stories
+    warmup, tick = 0.1 * total, int(step / steps_per_story)
+    return tick / warmup if tick < warmup else max(0.0, (total - tick) / (total - warmup))
+
+
+class BrainTuningTrainer(SurvivingTrainer):
+    """Tunes a speech model to BOLD, whole and resumable.
+
+    Args:
+        model ([`BrainTunedForVoxelPrediction`]): the model.
+        args ([`BrainTuningArguments`]): settings.
+        train_dataset ([`StoryRunDataset`]): runs to learn from.
+        eval_dataset ([`StoryRunDataset`], *optional*): runs that choose the checkpoint.
+        extractor ([`StoryFeatureExtractor`]): cuts clips; saved beside the model.
+        voxel_weights (`np.ndarray` of shape `(X,)`, *optional*): such as noise ceilings, see
+            [`~modeling_bit.losses_brain_tuned.voxel_loss`].
+        callbacks (list of `TrainerCallback`, *optional*): as in `Trainer`.
+        optimizers (`tuple`): as in `Trainer`.
+
+    Raises:
+        ValueError: if the model does not fit the runs.
+    """
+
+    def __init__(
+        self,
+        model: BrainTunedForVoxelPrediction,
+        args: BrainTuningArguments,
+        train_dataset: StoryRunDataset,
+        eval_dataset: StoryRunDataset | None = None,
+        *,
+        extractor: StoryFeatureExtractor,
+        voxel_weights: np.ndarray | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+    ) -> None:
+        config = model.config
+        for dataset in (train_dataset, *([eval_dataset] if eval_dataset is not None else [])):
+            if dataset.num_voxels != config.num_voxels:
+                raise ValueError(f"the runs have {dataset.num_voxels} voxels, the model {config.num_voxels}")
+            if config.participants and dataset.participants != config.participants:
+                raise ValueError(f"the runs are of {dataset.participants}, the model knows {config.participants}")
+        if extractor.clip_s != config.clip_s:
+            raise ValueError(f"clips last {extractor.clip_s} s, but the model was made for {config.clip_s} s")
+        if args.legacy:
+            extractor.normalization = "batch"
+        self.extractor = extractor
+        self.voxel_weights = None if voxel_weights is None else torch.as_tensor(voxel_weights, dtype=torch.float32)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            processing_class=extractor,
+        )
+
+    def _stretches(self, dataset: StoryRunDataset, batch_size: int, shuffle: bool) -> Any:
+        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        lengths = [len(run.responses) for run in dataset.runs]
+        sampler = StretchBatchSampler(lengths, batch_size, seed, shuffle, self.args.world_size, self.args.process_index)
+        return self._loader(_Collated(dataset, self.extractor), sampler)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Build the loader of training batches.
+
+        Returns:
+            `DataLoader`: stretches of this process; their order is a function of seed and epoch.
+        """
+        return self._stretches(self.train_dataset, self._train_batch_size, not self.args.legacy)
+
+    def get_eval_dataloader(self, eval_dataset: StoryRunDataset | None = None) -> DataLoader:
+        """Build the loader of evaluation batches.
+
+        Args:
+            eval_dataset ([`StoryRunDataset`], *optional*): runs; default the trainer's own.
+
+        Returns:
+            `DataLoader`: all stretches in order.
+
+        Raises:
+            ValueError: when there are no runs.
+        """
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if dataset is None:
+            raise ValueError("evaluation needs runs: give eval_dataset to the trainer or to evaluate()")
+        return self._stretches(dataset, self.args.eval_batch_size, shuffle=False)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Build the schedule: warm-up and linear decay over the steps there are; with `legacy` the released one.
+
+        Args:
+            num_training_steps (`int`): steps of the run.
+            optimizer (`torch.optim.Optimizer`, *optional*): default the trainer's own.
+
+        Returns:
+            The schedule.
+        """
+        if not self.args.legacy or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        dataset: StoryRunDataset = self.train_dataset
+        stories = len({run.story_id for run in dataset.runs})
+        people = len({run.participant_id for run in dataset.runs})
+        epochs = max(1, round(self.args.num_train_epochs))
+        per_story = num_training_steps / (epochs * stories)
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer if optimizer is None else optimizer,
+            lambda step: legacy_factor(step, per_story, stories, people, epochs),
+        )
+        return self.lr_scheduler
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any | None = None,
+    ) -> Any:
+        """Loss of one stretch.
+
+        Args:
+            model (`nn.Module`): the model, wrapped or not.
+            inputs (`dict[str, torch.Tensor]`): a batch.
+            return_outputs (`bool`): also return the model's output.
+            num_items_in_batch (*optional*): not used.
+
+        Returns:
+            `torch.Tensor`, or `tuple` of it and the output.
+        """
+        if model.training:
+            self.training_bins += len(inputs["labels"]) * self.args.world_size
+        weights = None if self.voxel_weights is None else self.voxel_weights.to(inputs["labels"].device)
+        progress = self.state.global_step / max(1, self.state.max_steps)
+        seen = {key: value for key, value in inputs.items() if key != "keys"}
+        outputs = model(**seen, voxel_weights=weights, progress=progress)
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Score predictions run by run.
+
+        Args:
+            dataloader (`DataLoader`): from [`get_eval_dataloader`].
+            description (`str`): for the log.
+            prediction_loss_only (`bool`, *optional*): not used.
+            ignore_keys (`list[str]`, *optional*): not used.
+            metric_key_prefix (`str`): put before the names of the metrics.
+
+        Returns:
+            `EvalLoopOutput`: metrics are `<prefix>_loss`, `<prefix>_correlation_<participant>` (over the TRs of a run,
+            averaged over voxels and runs) and `<prefix>_correlation`, their mean.
+        """
+        dataset: StoryRunDataset = dataloader.dataset.dataset
+        model = self.accelerator.unwrap_model(self.model)
+        model.to(self.args.device)
+        was_training = model.training
+        model.eval()
+        parts: list[tuple[int, list[int], np.ndarray, float]] = []
+        try:
+            for batch in dataloader:
+                keys = batch["keys"].tolist()
+                inputs = self._prepare_inputs(batch)
+                with torch.no_grad(), self.accelerator.autocast():
+                    loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+                rows = [row for _, row in keys]
+                parts.append((keys[0][0], rows, outputs["logits"].float().cpu().numpy(), float(loss) * len(rows)))
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        finally:
+            model.train(was_training)
+        predicted = [np.zeros_like(run.responses) for run in dataset.runs]
+        total = rows_seen = 0.0
+        for run, rows, values, loss in self._gather(parts):
+            predicted[run][rows] = values
+            total, rows_seen = total + loss, rows_seen + len(rows)
+        by_person: dict[str, list[float]] = {}
+        for run, found in zip(dataset.runs, predicted):
+            by_person.setdefault(run.participant_id, []).append(
+                float(correlation_by_voxel(found, run.responses).mean())
+            )
+        metrics = {
+            f"{metric_key_prefix}_correlation_{name}": float(np.mean(v)) for name, v in sorted(by_person.items())
+        }
+        metrics[f"{metric_key_prefix}_correlation"] = float(np.mean(list(metrics.values())))
+        metrics[f"{metric_key_prefix}_loss"] = total / max(1.0, rows_seen)
+        return EvalLoopOutput(predictions=predicted, label_ids=None, metrics=metrics, num_samples=len(dataset))
+
+    def run_record(self) -> dict[str, Any]:
+        """Describe the run so that it can be repeated and compared.
+
+        Returns:
+            `dict`: settings, model, runs, seeds, code, machine, seconds, TRs (as bins), memory, best and last scores.
+        """
+        datasets = {"train": self.train_dataset, "eval": self.eval_dataset}
+        return describe_run(
+            self,
+            runs={name: dataset.describe() for name, dataset in datasets.items() if dataset is not None},
+            feature_extractor=self.extractor.to_dict(),
+        )
+
+
+class _Collated(Dataset):
+    """Stretches of a dataset in the form that the loaders of this room expect."""
+
+    def __init__(self, dataset: StoryRunDataset, extractor: StoryFeatureExtractor) -> None:
+        self.dataset = dataset
+        self._collator = StretchCollator(dataset, extractor)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: StretchKey) -> StretchKey:
+        return self.dataset[key]
+
+    def collate(self, keys: list[StretchKey]) -> dict[str, torch.Tensor]:
+        return self._collator(keys) | {"keys": torch.tensor([key[1:] for key in keys])}
+
+
+def save_merged_body(model: BrainTunedForVoxelPrediction, folder: str | os.PathLike[str]) -> Path:
+    """Save the tuned speech model as one that plain `AutoModel` loads.
+
+    Args:
+        model ([`BrainTunedForVoxelPrediction`]): the tuned model.
+        folder (`str`): where to.
+
+    Returns:
+        `Path`: the folder.
+    """
+    model.merge_body().save_pretrained(folder)
+    return Path(folder)
