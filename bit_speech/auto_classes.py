@@ -126,6 +126,21 @@ def _register_processors() -> None:
     AutoProcessor.register(IEEGAudioConfig, IEEGAudioProcessor, exist_ok=True)
 
 
+def _register_pipelines() -> None:
+    from transformers import AutoModelForCTC, AutoModelForMultimodalLM
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    from modeling_bit.pipeline_bit import NeuralToTextPipeline
+
+    if "neural-to-text" not in PIPELINE_REGISTRY.supported_tasks:
+        PIPELINE_REGISTRY.register_pipeline(
+            "neural-to-text",
+            pipeline_class=NeuralToTextPipeline,
+            pt_model=(AutoModelForMultimodalLM, AutoModelForCTC),
+            type="multimodal",
+        )
+
+
 class _RegisterAfterImport(MetaPathFinder):
     """Import hook: watches transformers' modules and registers as soon as everything needed is there."""
 
@@ -136,6 +151,7 @@ class _RegisterAfterImport(MetaPathFinder):
             f"{_AUTO}feature_extraction_auto": _register_feature_extractors,
             f"{_AUTO}tokenization_auto": _register_tokenizers,
             f"{_AUTO}processing_auto": _register_processors,
+            "transformers.pipelines": _register_pipelines,
         }
         self.auto_modules = set(self.waiting)
         self.executing: set[str] = set()

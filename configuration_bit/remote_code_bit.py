@@ -72,6 +72,14 @@ AUTO_MAPS: dict[str, dict[str, Any]] = {
     },
 }
 
+# What saved models that read out text can be used with: `pipeline("neural-to-text", trust_remote_code=True)`.
+PIPELINES: dict[str, dict[str, Any]] = {
+    "BITForConditionalGeneration": {"pt": ["AutoModelForMultimodalLM"]},
+    "BITForCTC": {"pt": ["AutoModelForCTC"]},
+    "BITGRUForCTC": {"pt": ["AutoModelForCTC"]},
+    "Wav2Vec2BrainForCTC": {"pt": ["AutoModelForCTC"]},
+}
+
 _IMPORT = re.compile(rf"^([ \t]*)from (?:(?:{'|'.join(ROOMS)})\.|\.)(\w+) import", re.MULTILINE)
 
 
@@ -152,6 +160,10 @@ def flatten_remote_code(folder: str | os.PathLike, source: str | os.PathLike | N
     sources = _read_sources(None if source is None else Path(source))
     waiting = [r.split(".")[0] for auto_map in auto_maps.values() for value in auto_map.values()
                for r in (value if isinstance(value, list) else [value]) if r]  # fmt: skip
+    pipelines = [
+        PIPELINES[name] for name in saved.get("config.json", {}).get("architectures") or [] if name in PIPELINES
+    ]
+    waiting += ["pipeline_bit"] * len(pipelines)
     written: set[str] = set()
     while waiting:
         stem = waiting.pop()
@@ -172,6 +184,9 @@ def flatten_remote_code(folder: str | os.PathLike, source: str | os.PathLike | N
             continue
         before = json.dumps(content, sort_keys=True)
         content["auto_map"] = {**(content.get("auto_map") or {}), **auto_map}
+        if name == "config.json" and pipelines and "pipeline_bit" in written:
+            task = {"impl": "pipeline_bit.NeuralToTextPipeline", "type": "multimodal", **pipelines[0]}
+            content["custom_pipelines"] = {"neural-to-text": task}
         # The feature extractor is stored inside the processor's file and is looked up there by its own auto_map.
         nested = content.get("feature_extractor")
         if isinstance(nested, dict) and "AutoFeatureExtractor" in auto_map:
@@ -187,6 +202,16 @@ class RemoteCodeMixin:
     It extends `save_pretrained` (and with it `push_to_hub` and the `Trainer`'s checkpoints) by
     [`flatten_remote_code`].
     """
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Configurations only: where this package is installed, its own pipeline is used and no trust is asked.
+
+        Args:
+            **kwargs: what the saved file holds beyond the fields.
+        """
+        if not type(self).__module__.startswith("transformers_modules"):
+            kwargs.pop("custom_pipelines", None)
+        super().__post_init__(**kwargs)  # type: ignore[misc]
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
         """Save as usual, then add the code and the full `auto_map`.

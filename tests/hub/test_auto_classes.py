@@ -25,6 +25,9 @@ for c in (b.BITConfig, b.BITGRUConfig):
     assert FEATURE_EXTRACTOR_MAPPING[c] is b.BITFeatureExtractor
     assert TOKENIZER_MAPPING[c] is b.PhonemeTokenizer
     assert PROCESSOR_MAPPING[c] is b.BITProcessor
+assert PROCESSOR_MAPPING[b.BITLLMConfig] is b.BITLLMProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
+assert "neural-to-text" in PIPELINE_REGISTRY.supported_tasks
 import sys
 assert not [f for f in sys.meta_path if type(f).__module__.startswith("bit_speech")]
 """

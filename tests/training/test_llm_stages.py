@@ -269,7 +269,7 @@ class Blocker(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {fullname!r} (blocked)", name=fullname)
 sys.meta_path.insert(0, Blocker())
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForMultimodalLM, AutoProcessor
+from transformers import AutoModelForMultimodalLM, AutoProcessor, pipeline
 folder = sys.argv[1]
 batch = load_file(folder + "/batch.safetensors")
 model = AutoModelForMultimodalLM.from_pretrained(folder + "/model", trust_remote_code=True).eval()
@@ -282,6 +282,11 @@ assert type(processor).__module__.startswith("transformers_modules."), type(proc
 trials = [batch["input_features"][i].numpy() for i in range(2)]
 inputs = processor.for_generation(trials, session_id="p.0", return_tensors="pt")
 found["written"] = whole.generate(**inputs, max_new_tokens=3, do_sample=False)
+processor.save_pretrained(folder + "/base")
+read = pipeline("neural-to-text", model=folder + "/base", trust_remote_code=True)
+assert type(read).__module__.startswith("transformers_modules."), type(read)
+texts = [answer["text"] for answer in read([trials[0]], session_id="p.0", max_new_tokens=3)]
+assert texts == processor.decode_answers(found["written"][:1], inputs["input_ids"].shape[1]), texts
 save_file(found, folder + "/found.safetensors")
 """
 
