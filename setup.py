@@ -55,7 +55,13 @@ setup(
     # Listed by hand: automatic discovery refuses several top-level packages in a flat layout.
     packages=[name for name in find_namespace_packages() if name.split(".")[0] in ROOMS],
     package_data={
-        "bit_speech": ["simulation/sentences/*", "evaluation/*.jinja", "evaluation/metrics/*/*", "py.typed"],
+        "bit_speech": [
+            "simulation/sentences/*",
+            "evaluation/*.jinja",
+            "evaluation/metrics/*/*",
+            "hub/*.jinja",
+            "py.typed",
+        ],
     },
     install_requires=[
         "torch>=2.6",

@@ -1,4 +1,4 @@
-"""The console script `bit-speech`: convert, simulate, evaluate, build-lm, demo, info."""
+"""The console script `bit-speech`: convert, simulate, evaluate, build-lm, demo, publish, info."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+
+from bit_speech.hub import command as publish_command
 
 # Converter -> what it reads.
 CONVERTERS = {
@@ -128,6 +130,14 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--quick", action="store_true", help="small sizes: proves the road, not the accuracy")
     demo.add_argument("--seed", type=int, default=0)
 
+    publish = commands.add_parser(
+        "publish",
+        help="model, dataset card or metric -> the Hugging Face Hub; shows what it would do unless --push",
+        epilog=publish_command.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    publish_command.add_arguments(publish)
+
     commands.add_parser("info", help="versions and hardware, for bug reports")
     return parser
 
@@ -148,11 +158,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "evaluate": _evaluate,
         "build-lm": _build_lm,
         "demo": _demo,
+        "publish": publish_command.run,
         "info": _info,
     }[arguments.command]
     try:
         return command(arguments)
-    except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
+    except (ValueError, FileNotFoundError, FileExistsError, PermissionError, ImportError) as error:
         # Refusals carry their remedy; a traceback would bury it.
         print(f"bit-speech {arguments.command}: {error}", file=sys.stderr)
         return 2

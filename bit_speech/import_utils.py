@@ -15,6 +15,7 @@ OPTIONAL_PACKAGES = {
     "evaluate": ("evaluate", "evaluation"),
     "g2p_en": ("g2p-en", "text"),
     "h5py": ("h5py", "data"),
+    "jinja2": ("jinja2", "evaluation"),
     "jiwer": ("jiwer", "evaluation"),
     "kenlm": ("kenlm", "decoding"),
     "matplotlib": ("matplotlib", "evaluation"),

@@ -21,6 +21,7 @@ ALLOWED = {
     "bit_speech.decoding": {"configuration_bit"},
     "bit_speech.evaluation": {*HUB_ROOMS, "bit_speech.data", "bit_speech.decoding"},
     "bit_speech.training": {*HUB_ROOMS, "bit_speech.data", "bit_speech.decoding", "bit_speech.evaluation"},
+    "bit_speech.hub": {*HUB_ROOMS, "bit_speech", "bit_speech.arguments", "bit_speech.data", "bit_speech.evaluation"},
     "datasets_scripts": {"configuration_bit", "bit_speech.data"},
 }
 # Helpers every room of the laboratory may use.

@@ -19,7 +19,9 @@ class FakeHub:
     """
 
     def __init__(self) -> None:
-        self.repositories: dict[str, list[dict[str, bytes]]] = {}  # repo id -> commits, each path -> content
+        # Name -> commits, each path -> content. Datasets and Spaces are called as in addresses: datasets/owner/name.
+        self.repositories: dict[str, list[dict[str, bytes]]] = {}
+        self.private: dict[str, bool] = {}
         self.large_objects: dict[str, bytes] = {}
         self.requests: list[str] = []
         hub = self
@@ -56,6 +58,10 @@ class FakeHub:
 
 def commit_name(repo_id: str, number: int) -> str:
     return hashlib.sha1(f"{repo_id}@{number}".encode()).hexdigest()
+
+
+_NAME = r"(?:datasets/|spaces/)?[^/]+/[^/]+"
+_API_NAME = r"(?:models|datasets|spaces)/[^/]+/[^/]+"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -108,10 +114,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(
                 {"type": "user", "name": "tester", "orgs": [], "auth": {"accessToken": {"role": "write"}}}
             )
-        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        if match := re.fullmatch(rf"/({_NAME})/resolve/([^/]+)/(.+)", path):
             return self.send_file(*match.groups())
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|refs)(?:/([^/]+))?(?:/(.*))?)?", path):
-            return self.send_information(*match.groups())
+        if match := re.fullmatch(rf"/api/({_API_NAME})(?:/(revision|tree|refs)(?:/([^/]+))?(?:/(.*))?)?", path):
+            return self.send_information(match[1].removeprefix("models/"), *match.groups()[1:])
         return self.missing("RepoNotFound")
 
     def send_file(self, repo_id: str, revision: str, name: str) -> None:
@@ -154,29 +160,31 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.body()
         if path == "/api/repos/create":
             asked = json.loads(body)
-            repo_id = f"{asked.get('organization') or 'tester'}/{asked['name']}"
+            kind = {"dataset": "datasets/", "space": "spaces/"}.get(asked.get("type"), "")
+            repo_id = f"{kind}{asked.get('organization') or 'tester'}/{asked['name']}"
             url = {"url": f"{self.hub.endpoint}/{repo_id}", "name": repo_id, "id": repo_id}
             if repo_id in self.hub.repositories:
                 return self.answer({**url, "error": "You already created this model repo"}, 409)
             self.hub.repositories[repo_id] = [{".gitattributes": b"*.safetensors filter=lfs\n"}]
+            self.hub.private[repo_id] = bool(asked.get("private"))
             return self.answer(url)
         if path == "/api/validate-yaml":
             return self.answer({"errors": [], "warnings": []})
-        if match := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
+        if match := re.fullmatch(rf"/{_NAME}\.git/info/lfs/objects/batch", path):
             return self.answer({"transfer": "basic", "objects": [
                 {"oid": o["oid"], "size": o["size"], "authenticated": True,
                  "actions": {"upload": {"href": f"{self.hub.endpoint}/lfs/{o['oid']}", "header": {}}}}
                 for o in json.loads(body)["objects"]
             ]})  # fmt: skip
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit)/([^/]+)", path):
-            repo_id, action, _ = match.groups()
+        if match := re.fullmatch(rf"/api/({_API_NAME})/(preupload|commit)/([^/]+)", path):
+            repo_id, action = match[1].removeprefix("models/"), match[2]
             if repo_id not in self.hub.repositories:
                 return self.missing("RepoNotFound")
             return self.preupload(body) if action == "preupload" else self.commit(repo_id, body)
         return self.missing("RepoNotFound")
 
     def preupload(self, body: bytes) -> None:
-        large = (".safetensors", ".bin", ".pt")
+        large = (".safetensors", ".bin", ".pt", ".parquet")
         self.answer({"files": [
             {"path": f["path"], "uploadMode": "lfs" if f["path"].endswith(large) else "regular", "shouldIgnore": False}
             for f in json.loads(body)["files"]
