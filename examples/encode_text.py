@@ -79,6 +79,9 @@ def read_runs(arguments: EncodingArguments) -> dict[str, dict[str, np.ndarray]]:
         raise ValueError(
             f"{arguments.runs} holds {len(found)} run(s) of {arguments.participant}; at least 3 are needed"
         )
+    shortest = min(len(run["X"]) for run in found.values())
+    if shortest < 8 * arguments.block_trs:
+        raise ValueError(f"a run has {shortest} TRs, fewer than 8 blocks of {arguments.block_trs}: lower --block_trs")
     return found
 
 
@@ -102,9 +105,12 @@ def rotate(features: np.ndarray, arguments: EncodingArguments) -> np.ndarray:
 
 
 def shuffle_blocks(features: np.ndarray, arguments: EncodingArguments) -> np.ndarray:
-    """The same features with blocks in another order."""
+    """The same features with blocks in another order, none of them at its own place or beside it."""
     blocks = np.array_split(np.arange(len(features)), len(features) // arguments.block_trs)
-    order = np.random.default_rng([arguments.seed, len(features)]).permutation(len(blocks))
+    rng, places = np.random.default_rng([arguments.seed, len(features)]), np.arange(len(blocks))
+    order = rng.permutation(places)
+    while np.abs(order - places).min() < 2:
+        order = rng.permutation(places)
     return features[np.concatenate([blocks[i] for i in order])]
 
 

@@ -382,8 +382,8 @@ class BrainTunedModel(BrainTunedPreTrainedModel):
         """Listen to clips.
 
         Args:
-            input_values (`torch.Tensor` of shape `(B, S)`): 16 kHz audio, normalised per clip; for Whisper its spectra
-                of shape `(B, mel, 3000)`.
+            input_values (`torch.Tensor` of shape `(B, S)`): 16 kHz audio, normalised per clip; or `(B, P, C)`, what
+                [`~BrainTunedModel.convolve`] made of it; for Whisper its spectra of shape `(B, mel, 3000)`.
             output_hidden_states (`bool`, defaults to `False`): also return the frames of every layer.
             **kwargs: none; unknown keys are refused by name.
 
@@ -395,13 +395,35 @@ class BrainTunedModel(BrainTunedPreTrainedModel):
         """
         if kwargs:
             raise TypeError(f"unknown arguments: {', '.join(sorted(kwargs))}")
-        found = self.body(input_values, output_hidden_states=output_hidden_states, return_dict=True)
+        if input_values.ndim == 3 and hasattr(self.body, "feature_extractor"):
+            projected = self.body.feature_projection(input_values)
+            projected = projected[0] if isinstance(projected, tuple) else projected
+            found = self.body.encoder(projected, output_hidden_states=output_hidden_states, return_dict=True)
+        else:
+            found = self.body(input_values, output_hidden_states=output_hidden_states, return_dict=True)
         frames, hidden = found.last_hidden_state, found.hidden_states if output_hidden_states else None
         if self.config.body_config.model_type == "whisper":
             # Spectra are padded to 30 s; only the clip's own frames count, one per 20 ms.
             real = min(frames.shape[1], math.ceil(50 * self.config.clip_s))
             frames, hidden = frames[:, :real], tuple(h[:, :real] for h in hidden) if hidden is not None else None
         return BrainTunedModelOutput(pooled=self.readout(frames), last_hidden_state=frames, hidden_states=hidden)
+
+    @torch.no_grad()
+    def convolve(self, input_values: torch.Tensor) -> torch.Tensor:
+        """Pass clips through the convolutions, which never learn: once is enough for a whole training.
+
+        Args:
+            input_values (`torch.Tensor` of shape `(B, S)`): clips.
+
+        Returns:
+            `torch.Tensor` of shape `(B, P, C)`: what `forward` also takes.
+
+        Raises:
+            ValueError: if the body masks frames in training or has no convolutions over audio.
+        """
+        if not hasattr(self.body, "feature_extractor") or self.config.body_dropout:
+            raise ValueError("Convolutions can be kept for Wav2Vec2-like bodies with `body_dropout=False` only.")
+        return self.body.feature_extractor(input_values).transpose(1, 2)
 
     def merge_body(self) -> PreTrainedModel:
         """Give the speech model with the updates inside its weights.

@@ -7,15 +7,20 @@ What it follows passes a haemodynamic response, is seen once per TR, and is drow
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
-from bit_speech.data.story_runs import SAMPLING_RATE, StoryRun
+from bit_speech.data.story_runs import SAMPLING_RATE, StoryRun, write_run, write_story
 from bit_speech.data.story_time import scanner_times, zscore
-from bit_speech.simulation.text import pronounce
+from bit_speech.data.text_features import WordVectors
+from bit_speech.files import write_json
+from bit_speech.simulation.text import load_sentences, normalize_sentence, pronounce
 from configuration_bit.phoneme_inventory_bit import PHONEMES, SIL_TOKEN
 
 VERSION = "stories-1"
@@ -325,3 +330,57 @@ def haemodynamic_response(lags_s: np.ndarray, peak_s: float = 5.0) -> np.ndarray
     stretched = lags_s * 5.0 / peak_s
     response = stretched**5 * np.exp(-stretched) / 120.0 - stretched**15 * np.exp(-stretched) / 1307674368000.0 / 6.0
     return response / response.sum()
+
+
+def write_cohort(
+    folder: str | os.PathLike[str],
+    config: CohortConfig,
+    num_participants: int = 6,
+    num_stories: int = 8,
+    sentences_per_story: int = 20,
+    num_test: int = 1,
+    num_validation: int = 1,
+    num_repeats: int = 5,
+    speak: Callable[[str], np.ndarray] = speak_tones,
+) -> StoryCohort:
+    """Write a folder of stories that a simulated cohort heard; the last stories are for tests and validation.
+
+    Args:
+        folder (`str`): where to.
+        config ([`CohortConfig`]): the scanner.
+        num_participants (`int`): who all hear every story.
+        num_stories (`int`): stories in all.
+        sentences_per_story (`int`): sentences of read speech, no two alike.
+        num_test (`int`): stories for tests, heard several times.
+        num_validation (`int`): stories for choosing checkpoints.
+        num_repeats (`int`): presentations of test stories.
+        speak (callable): a sentence to 16 kHz samples.
+
+    Returns:
+        [`StoryCohort`]: for its truth; `folder` holds `cohort.json` with areas and settings.
+
+    Raises:
+        ValueError: if no story is left for training.
+    """
+    if num_stories <= num_test + num_validation:
+        raise ValueError(f"of {num_stories} stories, {num_test} and {num_validation} are held out: none is left")
+    fitting = [text for text in dict.fromkeys(map(normalize_sentence, load_sentences("read_speech")))
+               if 5 <= len(text.split()) <= 14]  # fmt: skip
+    order = np.random.default_rng([config.seed, 3]).permutation(len(fitting))
+    spoken = (fitting[i] for i in order if pronounce(fitting[i]))
+    chosen = list(islice(spoken, num_stories * sentences_per_story))
+    vectors = WordVectors(load_sentences("tatoeba"), size=20)
+    cohort = StoryCohort(config, {"acoustic": 16, "phonemic": len(PHONEMES), "lexical": 20})
+    for number in range(num_stories):
+        part = chosen[number * sentences_per_story : (number + 1) * sentences_per_story]
+        stimulus = make_stimulus(f"story{number:03d}", part, vectors, speak)
+        write_story(folder, stimulus.story_id, stimulus.audio)
+        split = "train"
+        if number >= num_stories - num_test:
+            split = "test"
+        elif number >= num_stories - num_test - num_validation:
+            split = "validation"
+        for person in range(num_participants):
+            write_run(folder, cohort.run(person, stimulus, split, num_repeats if split == "test" else 1))
+    write_json(Path(folder) / "cohort.json", {"version": VERSION, "areas": cohort.areas, "config": asdict(config)})
+    return cohort

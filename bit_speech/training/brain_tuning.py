@@ -163,10 +163,16 @@ class StretchCollator:
     Args:
         dataset ([`StoryRunDataset`]): runs and sounds.
         extractor ([`StoryFeatureExtractor`]): cuts and normalises clips.
+        frames (`dict`, *optional*): from [`keep_convolutions`], instead of clips.
     """
 
-    def __init__(self, dataset: StoryRunDataset, extractor: StoryFeatureExtractor) -> None:
-        self.dataset, self.extractor = dataset, extractor
+    def __init__(
+        self,
+        dataset: StoryRunDataset,
+        extractor: StoryFeatureExtractor,
+        frames: dict[tuple[str, float], torch.Tensor] | None = None,
+    ) -> None:
+        self.dataset, self.extractor, self.frames = dataset, extractor, frames
 
     def __call__(self, keys: list[StretchKey]) -> dict[str, torch.Tensor]:
         """Cut clips and take their BOLD.
@@ -179,13 +185,54 @@ class StretchCollator:
         """
         run = self.dataset.runs[keys[0][1]]
         rows = np.array([key[2] for key in keys])
-        clips = self.extractor(self.dataset.stories[run.story_id], run.tr_times_s[rows])["input_values"]
+        clips = self._clips(run, rows)
         person = self.dataset.participants.index(run.participant_id)
         return {
-            "input_values": torch.from_numpy(np.ascontiguousarray(clips)),
+            "input_values": clips,
             "participant_index": torch.full((len(rows),), person),
             "labels": torch.from_numpy(run.responses[rows]),
         }
+
+    def _clips(self, run: StoryRun, rows: np.ndarray) -> torch.Tensor:
+        times = run.tr_times_s[rows]
+        if self.frames is not None:
+            return torch.stack([self.frames[run.story_id, round(time, 6)] for time in times.tolist()]).float()
+        clips = self.extractor(self.dataset.stories[run.story_id], times)["input_values"]
+        return torch.from_numpy(np.ascontiguousarray(clips))
+
+
+def keep_convolutions(
+    model: BrainTunedForVoxelPrediction,
+    datasets: Sequence[StoryRunDataset],
+    extractor: StoryFeatureExtractor,
+    batch_size: int = 16,
+) -> dict[tuple[str, float], torch.Tensor]:
+    """Pass every clip through the convolutions once, for all participants and epochs.
+
+    Args:
+        model ([`BrainTunedForVoxelPrediction`]): the model; its convolutions never learn.
+        datasets (sequence of [`StoryRunDataset`]): runs.
+        extractor ([`StoryFeatureExtractor`]): normalises clip by clip.
+        batch_size (`int`): clips at a time.
+
+    Returns:
+        `dict`: (story, seconds) -> frames in half precision. 10 s of a base model are half a megabyte.
+
+    Raises:
+        ValueError: if clips are not normalised by themselves.
+    """
+    if extractor.normalization == "batch":
+        raise ValueError("clips that are normalised over a batch depend on their batch and cannot be kept")
+    found: dict[tuple[str, float], torch.Tensor] = {}
+    for dataset in datasets:
+        for run in dataset.runs:
+            times = [time for time in run.tr_times_s.tolist() if (run.story_id, round(time, 6)) not in found]
+            for start in range(0, len(times), batch_size):
+                part = times[start : start + batch_size]
+                clips = extractor(dataset.stories[run.story_id], part)["input_values"]
+                frames = model.model.convolve(torch.from_numpy(clips).to(model.device)).half().cpu()
+                found |= {(run.story_id, round(time, 6)): one.clone() for time, one in zip(part, frames)}
+    return found
 
 
 @dataclass
@@ -193,6 +240,8 @@ class BrainTuningArguments(CommonTrainingArguments):
     """Settings of a brain-tuning; every field of `transformers.TrainingArguments` is there too.
 
     Args:
+        keep_convolutions (`bool`): pass clips through the convolutions once and keep the frames in memory, 0.5 MB for a
+            clip of a base model. They never learn, so that only rounding to half precision differs.
         legacy (`bool`): the released code's defects: the schedule's clock runs too slowly (the rate still rises after
             27 of 30 epochs and ends at 99 % of its peak), stories always come in the same order, and clips are
             normalised over the whole batch.
@@ -217,6 +266,7 @@ class BrainTuningArguments(CommonTrainingArguments):
         default="eval_correlation", metadata={"help": "What decides the best checkpoint."}
     )
     greater_is_better: bool | None = field(default=True, metadata={"help": "Correlation: higher is better."})
+    keep_convolutions: bool = field(default=False, metadata={"help": "Keep the frames of all clips in memory."})
     legacy: bool = field(default=False, metadata={"help": "The released code's schedule, order and normalisation."})
 
 
@@ -287,6 +337,7 @@ class BrainTuningTrainer(SurvivingTrainer):
         if args.legacy:
             extractor.normalization = "batch"
         self.extractor = extractor
+        self._frames: dict[tuple[str, float], torch.Tensor] | None = None
         self.voxel_weights = None if voxel_weights is None else torch.as_tensor(voxel_weights, dtype=torch.float32)
         super().__init__(
             model=model,
@@ -302,7 +353,10 @@ class BrainTuningTrainer(SurvivingTrainer):
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
         lengths = [len(run.responses) for run in dataset.runs]
         sampler = StretchBatchSampler(lengths, batch_size, seed, shuffle, self.args.world_size, self.args.process_index)
-        return self._loader(_Collated(dataset, self.extractor), sampler)
+        if self.args.keep_convolutions and self._frames is None:
+            datasets = [d for d in (self.train_dataset, self.eval_dataset) if d is not None]
+            self._frames = keep_convolutions(self.accelerator.unwrap_model(self.model), datasets, self.extractor)
+        return self._loader(_Collated(dataset, self.extractor, self._frames), sampler)
 
     def get_train_dataloader(self) -> DataLoader:
         """Build the loader of training batches.
@@ -450,9 +504,9 @@ class BrainTuningTrainer(SurvivingTrainer):
 class _Collated(Dataset):
     """Stretches of a dataset in the form that the loaders of this room expect."""
 
-    def __init__(self, dataset: StoryRunDataset, extractor: StoryFeatureExtractor) -> None:
+    def __init__(self, dataset: StoryRunDataset, extractor: StoryFeatureExtractor, frames: Any = None) -> None:
         self.dataset = dataset
-        self._collator = StretchCollator(dataset, extractor)
+        self._collator = StretchCollator(dataset, extractor, frames)
 
     def __len__(self) -> int:
         return len(self.dataset)

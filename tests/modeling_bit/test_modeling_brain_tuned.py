@@ -207,3 +207,11 @@ def test_wrong_input_is_named():
         model(audio(), labels=torch.zeros(3, 5))
     with pytest.raises(TypeError, match="attention"):
         model(audio(), attention=1)
+
+
+def test_convolutions_that_were_kept_give_the_same_predictions():
+    model = build()
+    kept = model.model.convolve(audio())
+    torch.testing.assert_close(model(kept).logits, model(audio()).logits, atol=1e-6, rtol=1e-5)
+    with pytest.raises(ValueError, match="body_dropout"):
+        build(body_dropout=True).model.convolve(audio())

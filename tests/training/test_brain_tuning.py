@@ -143,3 +143,10 @@ def test_runs_that_do_not_fit_are_refused(tmp_path):
             BrainTunedForVoxelPrediction(config(num_voxels=5)), BrainTuningArguments(output_dir=str(tmp_path)),
             StoryRunDataset([run], {"story0": stimulus(0).audio}), extractor=StoryFeatureExtractor(clip_s=4.0),
         )  # fmt: skip
+
+
+def test_kept_convolutions_change_no_more_than_rounding(tmp_path):
+    plain, kept = trainer(tmp_path / "a", steps=5), trainer(tmp_path / "b", steps=5, keep_convolutions=True)
+    plain.train()
+    kept.train()
+    np.testing.assert_allclose(losses(tmp_path / "b"), losses(tmp_path / "a"), atol=2e-3)
