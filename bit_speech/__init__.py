@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from configuration_bit.configuration_bit_gru import BITGRUConfig
     from configuration_bit.configuration_bit_llm import BITLLMConfig
     from configuration_bit.configuration_brain_tuned import BrainTunedConfig
+    from configuration_bit.configuration_ieeg_audio import IEEGAudioConfig
     from configuration_bit.configuration_wav2vec2_brain import Wav2Vec2BrainConfig
     from modeling_bit.modeling_bit import BITForCTC, BITModel
     from modeling_bit.modeling_bit_gru import BITGRUForCTC
@@ -22,17 +23,21 @@ if TYPE_CHECKING:
     from modeling_bit.modeling_bit_pretraining import BITForMaskedModeling
     from modeling_bit.modeling_brain_tuned import BrainTunedForVoxelPrediction, BrainTunedModel
     from modeling_bit.modeling_wav2vec2_brain import Wav2Vec2BrainForCTC
+    from modeling_bit.modeling_ieeg_audio import IEEGAudioForRetrieval, IEEGAudioModel
     from modeling_bit.transfer_bit import load_pretrained_encoder
     from processing_bit.feature_extraction_bit import BITFeatureExtractor
     from processing_bit.feature_extraction_story import StoryFeatureExtractor
+    from processing_bit.feature_extraction_ieeg import IEEGFeatureExtractor
     from processing_bit.processing_bit import BITProcessor
     from processing_bit.processing_bit_llm import BITLLMProcessor
+    from processing_bit.processing_ieeg_audio import IEEGAudioProcessor
     from processing_bit.tokenization_phoneme import PhonemeTokenizer
     from processing_bit.tokenization_spelling import SpellingTokenizer
 
     from .processor_with_decoder import BITProcessorWithDecoder
     from .training.brain_tuning import BrainTuningArguments, BrainTuningTrainer
     from .training.contrastive_trainer import BITLLMTrainingArguments, ContrastiveTrainer
+    from .training.ieeg_audio_trainer import IEEGAudioTrainer, IEEGAudioTrainingArguments
     from .training.pretrainer import BITPretrainer
     from .training.pretraining_arguments import BITPretrainingArguments
     from .training.trainer import BITTrainer
@@ -65,6 +70,13 @@ _HOME = {
     "BrainTuningTrainer": "bit_speech.training.brain_tuning",
     "ContrastiveTrainer": "bit_speech.training.contrastive_trainer",
     "StoryFeatureExtractor": "processing_bit.feature_extraction_story",
+    "IEEGAudioConfig": "configuration_bit.configuration_ieeg_audio",
+    "IEEGAudioForRetrieval": "modeling_bit.modeling_ieeg_audio",
+    "IEEGAudioModel": "modeling_bit.modeling_ieeg_audio",
+    "IEEGAudioProcessor": "processing_bit.processing_ieeg_audio",
+    "IEEGAudioTrainer": "bit_speech.training.ieeg_audio_trainer",
+    "IEEGAudioTrainingArguments": "bit_speech.training.ieeg_audio_trainer",
+    "IEEGFeatureExtractor": "processing_bit.feature_extraction_ieeg",
     "SpellingTokenizer": "processing_bit.tokenization_spelling",
     "PhonemeTokenizer": "processing_bit.tokenization_phoneme",
     "Wav2Vec2BrainConfig": "configuration_bit.configuration_wav2vec2_brain",
@@ -96,6 +108,13 @@ __all__ = [
     "BrainTuningArguments",
     "BrainTuningTrainer",
     "ContrastiveTrainer",
+    "IEEGAudioConfig",
+    "IEEGAudioForRetrieval",
+    "IEEGAudioModel",
+    "IEEGAudioProcessor",
+    "IEEGAudioTrainer",
+    "IEEGAudioTrainingArguments",
+    "IEEGFeatureExtractor",
     "SpellingTokenizer",
     "StoryFeatureExtractor",
     "PhonemeTokenizer",

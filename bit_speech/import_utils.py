@@ -20,6 +20,7 @@ OPTIONAL_PACKAGES = {
     "kenlm": ("kenlm", "decoding"),
     "matplotlib": ("matplotlib", "evaluation"),
     "nibabel": ("nibabel", "fmri"),
+    "mne": ("mne", "ieeg"),
     "numba": ("numba", "decoding"),
     "optuna": ("optuna", "decoding"),
     "peft": ("peft", "llm"),
@@ -27,6 +28,7 @@ OPTIONAL_PACKAGES = {
     "ray": ("ray", "cluster"),
     "scipy": ("scipy", "data"),
     "sklearn": ("scikit-learn", "evaluation"),
+    "soundfile": ("soundfile", "ieeg"),
     "trl": ("trl", "llm"),
 }
 
