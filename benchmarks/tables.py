@@ -451,10 +451,138 @@ def language_models(result: dict[str, Any]) -> str:
     )
 
 
+def rate_with_interval(values: list[float]) -> str:
+    """Format a rate, or a difference of rates, with its interval, in per cent."""
+    return f"{100 * values[0]:.1f} [{100 * values[1]:.1f}, {100 * values[2]:.1f}]"
+
+
+def end_to_end(result: dict[str, Any]) -> str:
+    """One network from activity to sentences, beside the cascade."""
+    ways = {
+        "cascade": "cascade: beam search, word 3-gram", "greedy": "network, greedy", "beam": "network, beam search",
+        "nucleus": "network, nucleus sampling (p 0.9, T 0.7)", "own_rescored": "network's sentences, rescored by CTC and 3-gram",
+        "cascade_rescored": "cascade's sentences, rescored by the network and CTC",
+        "cascade_rescored_without_network": "cascade's sentences, rescored by CTC and 3-gram alone",
+        "joint": "joint: both lists, all scores", "oracle": "oracle: best of both lists",
+    }  # fmt: skip
+    kinds = {"imagined_scratch": "from scratch", "imagined_pretrained": "pretrained"}
+    header = ["WER, %", "seeds", "pooled", "by seed", "minus the cascade"]
+    rows = result["rows"]
+
+    def line(row: dict[str, Any]) -> list[str]:
+        by_seed = ", ".join(f"{100 * value:.1f}" for value in row["by_seed"])
+        minus = rate_with_interval(row["minus_cascade"]) if row["minus_cascade"] else "-"
+        return [ways[row["way"]], ", ".join(map(str, row["seeds"])), rate_with_interval(row["wer"]), by_seed, minus]
+
+    def lines(found: list[dict[str, Any]]) -> list[list[str]]:
+        return [line(row) for way in ways for row in found if row["way"] == way]
+
+    text = (
+        "## End to end\n\n"
+        f"`{result['command']}`. {result['what']}; intervals over seeds and sentences. {machine_line(result)}\n"
+        "Attempted speech, t15-like participants:\n\n" + table(header, lines(rows["main"]))
+    )
+    better = next((row["minus_better"] for row in rows["main"] if row["way"] == "joint"), [])
+    if better:
+        shown = "; ".join(
+            rate_with_interval([one["difference"], one["difference_low"], one["difference_high"]]) for one in better
+        )
+        text += f"\nJoint decoding minus the better of the two alone, seed by seed (points): {shown}.\n"
+    if rows["ablation"]:
+        text += "\nThe same network with one thing changed, greedy, the same updates for all:\n\n" + table(
+            ["variant", "seeds", "WER, %", "by seed", "minus reference", "token accuracy, teacher-forced"],
+            [
+                [
+                    row["variant"].replace("_", " "), ", ".join(map(str, row["seeds"])), rate_with_interval(row["wer"]),
+                    ", ".join(f"{100 * value:.1f}" for value in row["by_seed"]),
+                    rate_with_interval(row["minus_reference"]) if row["minus_reference"] else "-", percent(row["token_accuracy"]),
+                ]
+                for row in rows["ablation"]
+            ],
+        )  # fmt: skip
+    if rows["imagined"]:
+        text += "\nImagined speech, fifty words, 500 sentences, encoder pretrained or not:\n\n" + table(
+            ["encoder", *header],
+            [[name, *cells] for kind, name in kinds.items() for cells in lines([r for r in rows["imagined"] if r["kind"] == kind])],
+        )  # fmt: skip
+        found = result["imagined_pretrained_minus_scratch"]
+        if found:
+            seeds = ", ".join(map(str, found["seeds"]))
+            shown = rate_with_interval(found["difference"])
+            text += f"\nNetwork on the pretrained encoder minus that from scratch, seeds {seeds}: {shown} points.\n"
+    text += _end_to_end_latency(result) + _end_to_end_analysis(result)
+    return text + ("\n" + result["note"] + "\n" if result.get("note") else "")
+
+
+def _end_to_end_latency(result: dict[str, Any]) -> str:
+    latency = result.get("latency")
+    if not latency:
+        return ""
+    steps = {
+        "features": "features", "encoder": "encoder and projector", "prefill": "prefill", "token": "each further token",
+        "sentence": "whole sentence", "cascade_encoder": "cascade: encoder", "cascade_search": "cascade: search",
+    }  # fmt: skip
+    rows = [
+        [name, *(f"{latency['threads'][number][step]:.1f}" for number in ("1", "2"))] for step, name in steps.items()
+    ]
+    sizes = latency["parameters"]
+    text = (
+        f"\nMilliseconds for one sentence, median of {latency['sentences']}; encoder of {sizes['encoder'] / 1e6:.1f} M, language model of "
+        f"{sizes['language_model'] / 1e6:.1f} M parameters; without the cache of keys and values a sentence takes "
+        f"{latency['without_cache_sentence']:.0f} ms:\n\n" + table(["step", "1 thread", "2 threads"], rows)
+    )
+    projected = latency["projected"]
+    rows = [
+        [machine, name, *(f"{one[key]:,.1f}" for key in ("prefill_ms", "token_ms", "sentence_ms"))]
+        for machine, found in projected["machines"].items()
+        for name, one in found["models"].items()
+    ]
+    return text + (
+        f"\nProjected, not measured: published sizes in bfloat16, {projected['prompt_tokens']} tokens of prompt, {projected['answer_tokens']} of "
+        "answer; prefill by the rate of large products, each token by reading all weights once (measured rates of this processor, half the peak "
+        "of one H100):\n\n" + table(["machine", "language model", "prefill ms", "token ms", "sentence ms"], rows)
+    )
+
+
+def _end_to_end_analysis(result: dict[str, Any]) -> str:
+    found = result.get("analysis")
+    if not found:
+        return ""
+    errors = found["errors"]
+    text = ""
+    for key, title in (("by_frequency", "occurrences in the text"), ("by_length", "words in the sentence")):
+        names = list(dict.fromkeys(one["name"] for classes in errors[key].values() for one in classes))
+        cells = {
+            name: {one["name"]: percent(one["error"]["rate"]) for one in classes}
+            for name, classes in errors[key].items()
+        }
+        text += f"\nWord errors by {title}, first seed:\n\n" + table(
+            ["", *names], [[decoder, *(one.get(name, "-") for name in names)] for decoder, one in cells.items()]
+        )
+    similarity = "; ".join(
+        f"{name} {one['mean']:.3f} [{one['low']:.3f}, {one['high']:.3f}], rescaled {one['rescaled']:.3f}"
+        for name, one in found["embedding_similarity"].items()
+    )
+    stages = "; ".join(
+        f"{name} {one['correlation']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
+        for name, one in found["stages"].items()
+    )
+    looked = found["attention"]
+    return text + (
+        "\n![Errors by word frequency and sentence length](../benchmarks/results/end_to_end_errors.png)\n"
+        f"\nCosine of mean token embeddings to what was said: {similarity}.\n"
+        f"\nCorrelation of dissimilarities with those of the text model's embeddings: {stages}.\n"
+        "\n![Stages](../benchmarks/results/end_to_end_stages.png)\n"
+        f"\nThe written tokens give {percent(looked['share_on_neural_tokens'])} of their attention to neural tokens:\n"
+        "\n![Attention](../benchmarks/results/end_to_end_attention.png)\n"
+    )
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "encoders": encoders,
     "wav2vec2_brain": wav2vec2_brain,
+    "end_to_end": end_to_end,
     "conversion": conversion,
     "decoding": decoding,
     "pretraining": pretraining,
