@@ -353,8 +353,10 @@ class BrainTuningTrainer(SurvivingTrainer):
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
         lengths = [len(run.responses) for run in dataset.runs]
         sampler = StretchBatchSampler(lengths, batch_size, seed, shuffle, self.args.world_size, self.args.process_index)
+        datasets = [known for known in (self.train_dataset, self.eval_dataset) if known is not None]
+        if not any(dataset is known for known in datasets):
+            return self._loader(_Collated(dataset, self.extractor), sampler)
         if self.args.keep_convolutions and self._frames is None:
-            datasets = [d for d in (self.train_dataset, self.eval_dataset) if d is not None]
             self._frames = keep_convolutions(self.accelerator.unwrap_model(self.model), datasets, self.extractor)
         return self._loader(_Collated(dataset, self.extractor, self._frames), sampler)
 
