@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -112,13 +113,13 @@ class ContrastiveTrainer(BITTrainer):
 
     def _evaluation_loader(self, trials: Any) -> DataLoader:
         sampler = LengthSortedBatchSampler(
-            [(name,) for name in trials.participant_ids],
-            trials.lengths,
-            self.args.eval_batch_size,
-            self.args.world_size,
-            self.args.process_index,
+            [(name,) for name in trials.participant_ids], trials.lengths, self.args.eval_batch_size
         )
-        return self._loader(trials, sampler)
+        batches, world = list(sampler), self.args.world_size
+        own = batches[self.args.process_index :: world]
+        if len(own) * world < len(batches):
+            own.append(batches[0])  # a model that is spread over processes needs all of them in every step
+        return self._loader(trials, own)
 
     # ---- optimisation ----
 
@@ -349,16 +350,18 @@ class ContrastiveTrainer(BITTrainer):
 
     def _teacher_forced(self, trials: Any, prefix: str) -> dict[str, float]:
         """Loss and accuracy of each next token, given the true ones before it."""
-        loss, right, total = 0.0, 0, 0
+        found: dict[int, tuple[float, int, int]] = {}
         for batch, model in self._batches(trials.subset(self._readable(trials))):
-            outputs = model(**self._prepare_inputs(_for_the_model(batch)))
-            labels = batch["labels"][:, 1 - outputs["logits"].shape[1] :]
+            logits = model(**self._prepare_inputs(_for_the_model(batch))).logits[:, :-1].float().cpu()
+            labels = batch["labels"][:, -logits.shape[1] :]
+            losses = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none").sum(dim=1)
             counted = labels != -100
-            best = outputs["logits"][:, :-1].argmax(dim=-1).cpu()
-            loss += outputs["text_loss"].item() * int(counted.sum())
-            right, total = right + int((best == labels)[counted].sum()), total + int(counted.sum())
-        loss, right, total = (sum(column) for column in zip(*self._gather([(loss, right, total)])))
-        return {f"{prefix}_loss": loss / total, f"{prefix}_teacher_forced_token_accuracy": right / total}
+            right = ((logits.argmax(dim=-1) == labels) & counted).sum(dim=1)
+            rows = zip(losses.tolist(), right.tolist(), counted.sum(dim=1).tolist())
+            found.update(zip(batch["trial_index"].tolist(), rows))
+        found = {i: row for part in self._gather([found]) for i, row in part.items()}
+        loss, correct, total = (sum(column) for column in zip(*found.values()))
+        return {f"{prefix}_loss": loss / total, f"{prefix}_teacher_forced_token_accuracy": correct / total}
 
     def _batches(self, trials: Any) -> Iterator[tuple[dict[str, Any], Any]]:
         """Batches with the model in evaluation mode, and no gradient while they are used."""

@@ -1,0 +1,174 @@
+"""Train the end-to-end decoder: encoder, projector and language model in one network.
+
+    python examples/train_bit_llm.py --config examples/configs/bit_llm_small.yaml
+    torchrun --nproc-per-node 2 examples/train_bit_llm.py --config examples/configs/bit_llm_paper_t15.yaml
+
+The encoder comes from train_bit_ctc.py (or pretrain_bit.py, or is new), the language model from any folder or Hub name.
+The same command continues a run that was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+from transformers.hf_argparser import HfArg
+
+from bit_speech import (
+    BITConfig,
+    BITFeatureExtractor,
+    BITLLMProcessor,
+    BITLLMTrainingArguments,
+    ContrastiveTrainer,
+)
+from bit_speech.arguments import ExperimentParser
+from bit_speech.data import Augmentation, load_trials
+from bit_speech.evaluation import word_error_rate
+from bit_speech.training import (
+    COMMON_SETTINGS,
+    build_end_to_end,
+    choose_trained_parts,
+    load_end_to_end,
+    load_in_4bit,
+    merge_adapters,
+    newest_complete_checkpoint,
+)
+
+# The paper's way to generate (arXiv 2511.21740), scored beside the greedy one that chooses the checkpoint.
+NUCLEUS = {"do_sample": True, "top_p": 0.9, "temperature": 0.7, "top_k": 0, "num_beams": 1}
+
+
+@dataclass
+class EndToEndArguments:
+    """What is put together, and what of it learns."""
+
+    _show_all_settings = True
+
+    encoder: str = HfArg(default="", help="Folder of train_bit_ctc.py (or pretrain_bit.py), with its processor.")
+    from_scratch: bool = HfArg(default=False, help="Keep only the encoder's sizes and start it anew.")
+    language_model: str = HfArg(default="", help="Folder or Hub name: causal LM, Qwen2-Audio or Aero-1-Audio.")
+    dtype: str = HfArg(default="auto", help="Precision of the language model's weights.")
+    mode: str = HfArg(default="lora", help="What of the language model learns: lora, frozen or full.")
+    lora_rank: int = HfArg(default=8, help="Rank of the adapters.")
+    lora_alpha: int = HfArg(default=32, help="Their scale is alpha / rank.")
+    lora_dropout: float = HfArg(default=0.2, help="Dropout on what they read.")
+    base_in_4bit: bool = HfArg(default=False, help="Keep the language model in 4 bits (lora, CUDA only).")
+    model_config: dict[str, Any] | str | None = HfArg(default=None, help="Fields of BITLLMConfig (JSON).")
+    processor_config: dict[str, Any] | str | None = HfArg(default=None, help="Settings of BITLLMProcessor (JSON).")
+    trials: str | None = HfArg(default=None, help="Folder of trials, from `bit-speech convert`.")
+    simulate: str | None = HfArg(default=None, help="Simulate this preset instead: demo, t12-like, t15-like.")
+    simulation_seed: int = HfArg(default=0, help="Another seed is another simulated participant.")
+    train_split: str = HfArg(default="train", help="Split to train on.")
+    eval_split: str = HfArg(default="validation", help="Split that chooses the checkpoint and is scored.")
+    white_noise_sd: float = HfArg(default=0.0, help="Noise added to every bin and channel (the paper: none here).")
+    constant_offset_sd: float = HfArg(default=0.0, help="Offset added to every channel of a trial.")
+    score_sampling: bool = HfArg(default=False, help="At the end also score the paper's nucleus sampling.")
+
+    def __post_init__(self) -> None:
+        """Check what can be checked before any data is read."""
+        for name in ("encoder", "language_model"):
+            if not getattr(self, name):
+                raise ValueError(f"--{name} is missing: name a folder")
+        if (self.trials is None) == (self.simulate is None):
+            raise ValueError("give either --trials (a folder) or --simulate (a preset), and not both")
+        if self.base_in_4bit and self.mode != "lora":
+            raise ValueError(f"--base_in_4bit needs --mode lora: weights in 4 bits cannot learn, got {self.mode!r}")
+        for name in ("model_config", "processor_config"):
+            value = getattr(self, name)
+            setattr(self, name, json.loads(value) if isinstance(value, str) else dict(value or {}))
+
+
+def read_trials(arguments: EndToEndArguments) -> tuple[Any, Any]:
+    """Training and evaluation trials."""
+    if arguments.trials is not None:
+        return load_trials(arguments.trials, arguments.train_split), load_trials(arguments.trials, arguments.eval_split)
+    from bit_speech.simulation import SimulatedParticipant
+
+    participant = SimulatedParticipant(arguments.simulate, seed=arguments.simulation_seed)
+    columns = ("participant_id", "session_id", "block_index", "trial_index", "split", "features", "text", "phonemes")
+    channels = {"feature_kinds": participant.feature_kinds, "channel_areas": participant.channel_areas}
+    splits = ({"validation": "val"}.get(split, split) for split in (arguments.train_split, arguments.eval_split))
+    return tuple(
+        [{**{name: getattr(trial, name) for name in columns}, **channels} for trial in participant.trials(split)]
+        for split in splits
+    )
+
+
+def build(arguments: EndToEndArguments, base: Path) -> tuple[Any, BITLLMProcessor]:
+    """The network at the start of the run, which is kept: adapters need it, and a continued run starts from it."""
+    if not base.is_dir():
+        encoder: Any = arguments.encoder
+        if arguments.from_scratch:
+            encoder = BITConfig.from_pretrained(arguments.encoder)
+        model, processor = build_end_to_end(
+            encoder,
+            arguments.language_model,
+            feature_extractor=BITFeatureExtractor.from_pretrained(arguments.encoder),
+            dtype=arguments.dtype,
+            processor_settings=arguments.processor_config,
+            **arguments.model_config,
+        )
+        unfinished = base.with_name(f".{base.name}.{os.getpid()}.tmp")
+        model.save_pretrained(unfinished)
+        processor.save_pretrained(unfinished)
+        os.replace(unfinished, base)
+    processor = BITLLMProcessor.from_pretrained(base)
+    model = load_in_4bit(base) if arguments.base_in_4bit else load_end_to_end(base)
+    adapters = {name: getattr(arguments, f"lora_{name}") for name in ("rank", "alpha", "dropout")}
+    return choose_trained_parts(model, arguments.mode, base, **adapters), processor
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Run the experiment."""
+    parser = ExperimentParser(
+        [EndToEndArguments, BITLLMTrainingArguments],
+        description=(__doc__ or "").split("\n\n")[0],
+        example="python examples/train_bit_llm.py --config examples/configs/bit_llm_small.yaml --mode full",
+        highlights=(*COMMON_SETTINGS, "negative_queue", "max_new_tokens", "num_beams"),
+    )
+    arguments, training = parser.parse(argv)
+    output = Path(training.output_dir)
+    parser.save_beside(output, write=False)
+    set_seed(training.seed)
+    train_trials, eval_trials = read_trials(arguments)
+    with training.main_process_first(desc="putting the network together"):
+        model, processor = build(arguments, output / "base")
+    noise = Augmentation(white_noise_sd=arguments.white_noise_sd, constant_offset_sd=arguments.constant_offset_sd)
+    trainer = ContrastiveTrainer(
+        model,
+        training,
+        train_dataset=train_trials,
+        eval_dataset=eval_trials,
+        processing_class=processor,
+        augmentation=noise,
+    )
+    parser.save_beside(output, write=trainer.is_world_process_zero())
+    checkpoint = newest_complete_checkpoint(output)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    scores: dict[str, Any] = {"final_evaluation": trainer.evaluate()}
+    if arguments.score_sampling:
+        set_seed(training.seed)
+        references: Any = trainer.evaluation_sets()["eval"]
+        rate = word_error_rate(references.sentences, trainer.write_sentences(eval_trials, **NUCLEUS))
+        scores["nucleus_sampling"] = {"wer": rate.rate, "low": rate.low, "high": rate.high}
+    trainer.save_model(str(output / "model"))
+    trainer.save_run_record(**scores, experiment=parser.resolved)
+    if trainer.is_world_process_zero():
+        if arguments.mode == "lora" and not arguments.base_in_4bit:
+            merged = merge_adapters(trainer.model)
+            merged.save_pretrained(output / "merged")
+            processor.save_pretrained(output / "merged")
+        print(json.dumps({key: value for key, value in scores.items() if key != "experiment"}, indent=2))
+    return scores
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"train_bit_llm: {error}")

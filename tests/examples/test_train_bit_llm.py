@@ -1,0 +1,109 @@
+"""The end-to-end training script: from two folders to scores, and the same command continues."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from bit_speech import BITConfig, BITFeatureExtractor, BITForCTC, BITProcessor, PhonemeTokenizer
+from bit_speech.arguments import ExperimentParser, load_config
+from bit_speech.training import BITLLMTrainingArguments, load_end_to_end, train_tokenizer
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CONFIGS = sorted(path for path in (EXAMPLES / "configs").glob("bit_llm*.yaml"))
+SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("train_bit_llm", EXAMPLES / "train_bit_llm.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["train_bit_llm"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def folders(monkeypatch, tmp_path):
+    """The demonstration's participant with a handful of sentences, a tiny phoneme model and a tiny language model."""
+    from dataclasses import replace
+
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    import bit_speech.simulation.intracortical as intracortical
+
+    sizes = {"train_sentences": 8, "val_sentences": 4, "test_sentences": 2, "num_sessions": 2, "num_electrodes": 8}
+    small = replace(intracortical.PRESETS["demo"], **sizes)
+    monkeypatch.setattr(intracortical, "PRESETS", {"demo": small})
+    BITForCTC(BITConfig(participants={"sim": 16}, **SMALL)).save_pretrained(tmp_path / "ctc")
+    BITProcessor(BITFeatureExtractor(participants={"sim": 16}), PhonemeTokenizer()).save_pretrained(tmp_path / "ctc")
+    tokenizer = train_tokenizer(["go on", "decode the above"] * 4, 280)
+    tokenizer.save_pretrained(tmp_path / "lm")
+    text = Qwen2Config(vocab_size=280, num_key_value_heads=1, tie_word_embeddings=True, eos_token_id=2, **SMALL)
+    Qwen2ForCausalLM(text).save_pretrained(tmp_path / "lm")
+    return tmp_path
+
+
+def flags(folders, **more):
+    settings = {
+        "config": EXAMPLES / "configs" / "bit_llm_small.yaml",
+        "output_dir": folders / "run",
+        "encoder": folders / "ctc",
+        "language_model": folders / "lm",
+        "max_steps": 2,
+        "eval_strategy": "steps",
+        "save_strategy": "steps",
+        "eval_steps": 1,
+        "save_steps": 1,
+        "warmup_steps": 0,
+        "per_device_train_batch_size": 4,
+        "max_new_tokens": 4,
+        "disable_tqdm": "true",
+        "use_cpu": "true",
+        **more,
+    }
+    return [f"--{name}={value}" for name, value in settings.items()]
+
+
+def test_with_adapters_the_script_trains_scores_continues_and_leaves_models_that_load(script, folders):
+    first = script.main(flags(folders, mode="lora", score_sampling="true"))
+    assert first["final_evaluation"]["eval_wer"] > 0 and first["nucleus_sampling"]["wer"] > 0
+    record = json.loads((folders / "run" / "metrics.json").read_text())
+    assert record["step"] == 2 and record["experiment"]["mode"] == "lora"
+    again = script.main(flags(folders, mode="lora", score_sampling="true"))
+    assert again["final_evaluation"]["eval_wer"] == first["final_evaluation"]["eval_wer"]
+    assert again["nucleus_sampling"] == first["nucleus_sampling"]
+    adapters = load_end_to_end(folders / "run" / "model").state_dict()
+    for name, value in load_end_to_end(folders / "run" / "merged").state_dict().items():
+        assert (adapters[name] - value).abs().max() < 1e-6, name
+
+
+def test_from_scratch_the_encoders_weights_are_new_and_everything_can_learn(script, folders):
+    script.main(flags(folders, from_scratch="true", model_config=json.dumps({"ctc_weight": 0.3})))
+    base, source = load_end_to_end(folders / "run" / "base"), BITForCTC.from_pretrained(folders / "ctc")
+    assert not (base.encoder.layers[0].mlp.up_proj.weight == source.encoder.layers[0].mlp.up_proj.weight).any()
+    with pytest.raises(ValueError, match="holds a run with other mode"):
+        script.main(flags(folders, from_scratch="true", model_config=json.dumps({"ctc_weight": 0.3}), mode="frozen"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_configuration_is_understood(script, path):
+    parser = ExperimentParser([script.EndToEndArguments, BITLLMTrainingArguments])
+    source = [] if "simulate" in load_config(path) else ["--trials=folder"]
+    arguments, training = parser.parse([f"--config={path}", *source, "--use_cpu", "--bf16=false"])
+    assert training.metric_for_best_model == "eval_wer" and arguments.model_config["contrastive_weight"] == 0.1
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"encoder": ""}, "encoder is missing"),
+        ({"trials": "folder"}, "either --trials"),
+        ({"base_in_4bit": "true"}, "needs --mode lora"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_any_data_is_read(script, folders, changed, message):
+    with pytest.raises(ValueError, match=message):
+        script.main(flags(folders, **changed))
