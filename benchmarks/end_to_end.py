@@ -218,8 +218,6 @@ def main() -> None:
         return
     if not arguments.tables:
         prepare_llm(arguments.causal_lm)
-        wanted = wanted_cells(arguments.groups, arguments.seeds)
-        missing = [cell for cell in wanted if not (WORK / "cells" / "{}.{}.{}.json".format(*cell)).exists()]
 
         def start(cell: tuple[str, str, int]) -> None:
             log = WORK / "logs" / "{}.{}.{}.log".format(*cell)
@@ -231,12 +229,15 @@ def main() -> None:
                 )  # fmt: skip
             print("done:", *cell, flush=True)
 
-        # What several cells of a person share is made once, before they run side by side.
-        for kind, seed in dict.fromkeys((kind, seed) for kind, _, seed in missing):
-            Person(kind, seed).cascade()
-        with ThreadPoolExecutor(arguments.processes) as pool:
-            for finished in [pool.submit(start, cell) for cell in missing]:
-                finished.result()
+        for group in arguments.groups:
+            wanted = wanted_cells([group], arguments.seeds)
+            missing = [cell for cell in wanted if not (WORK / "cells" / "{}.{}.{}.json".format(*cell)).exists()]
+            # What several cells of a person share is made once, before they run side by side.
+            for kind, seed in dict.fromkeys((kind, seed) for kind, _, seed in missing):
+                Person(kind, seed).cascade()
+            with ThreadPoolExecutor(arguments.processes) as pool:
+                for finished in [pool.submit(start, cell) for cell in missing]:
+                    finished.result()
     result = summarise()
     for row in [*result["rows"]["main"], *result["rows"]["imagined"]]:
         print(row["kind"], f"{row['way']:32s}", row["seeds"], " ".join(f"{100 * value:.1f}" for value in row["wer"]))
