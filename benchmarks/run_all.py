@@ -10,7 +10,15 @@ import sys
 
 from benchmarks import tables
 
-MODULES = ("demo", "simulator_statistics", "conversion", "pretraining_throughput", "encoders", "wav2vec2_brain")
+MODULES = (
+    "demo",
+    "simulator_statistics",
+    "conversion",
+    "pretraining_throughput",
+    "encoders",
+    "wav2vec2_brain",
+    "end_to_end",
+)
 
 
 def main() -> None:

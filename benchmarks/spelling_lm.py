@@ -6,8 +6,8 @@ The published decoder starts from an audio language model, which has heard speec
 few hundred sentences of a participant cannot teach it how English is spelt. Here it reads, in place of neural tokens,
 what an encoder's CTC head would say of a sentence's pronunciation: peaks between blanks, with confusions, at a random
 pace. No neural recording is used. A table of embeddings (one row for each class and each frame of a stacked token)
-turns such posteriors into tokens; `benchmarks/end_to_end.py` starts the projector where it writes the same tokens. Thomas
-et al. 2022 (arXiv 2202.13155) train a speech recognizer on text in this way, without confusions.
+turns such posteriors into tokens; `benchmarks/end_to_end.py` starts the projector where it writes the same tokens.
+Thomas et al. 2022 (arXiv 2202.13155) train a speech recognizer on text in this way, without confusions.
 """
 
 from __future__ import annotations
