@@ -27,6 +27,10 @@ CONVERTERS = {
     "perich_2018": "macaques, reaching, years: DANDI:000688",
     "temmar_2025": "macaque, finger movements, years (LINK): DANDI:001201",
     "willett_2021": "T5, attempted handwriting: Dryad",
+    "lebel": "UTS01-08, stories in fMRI: OpenNeuro ds003020 (a folder of stories)",
+    "narratives": "stories in fMRI: OpenNeuro ds002345 (a folder of stories)",
+    "little_prince": "The Little Prince in three languages, fMRI: OpenNeuro ds003643 (a folder of stories)",
+    "bids_stories": "any BIDS fMRI data set with sounds (a folder of stories)",
 }
 
 EPILOG = """\

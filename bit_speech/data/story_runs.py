@@ -15,9 +15,24 @@ from pathlib import Path
 import numpy as np
 
 from bit_speech.data.schema import SPLITS
-from bit_speech.files import write_bytes
+from bit_speech.files import write_bytes, write_json
 
 SAMPLING_RATE = 16_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A word or a sound of a story.
+
+    Args:
+        start_s (`float`): its beginning in seconds from the first sample.
+        stop_s (`float`): its end.
+        text (`str`): what it is.
+    """
+
+    start_s: float
+    stop_s: float
+    text: str
 
 
 @dataclass(frozen=True)
@@ -239,3 +254,38 @@ def read_story(folder: str | os.PathLike[str], story_id: str) -> np.ndarray:
         FileNotFoundError: if the folder lacks the story.
     """
     return read_wav(Path(folder) / "stories" / f"{story_id}.wav")
+
+
+def write_words(folder: str | os.PathLike[str], story_id: str, tiers: dict[str, list[Interval]]) -> Path:
+    """Write the words (and sounds) of a story beside its sound.
+
+    Args:
+        folder (`str`): the folder of stories.
+        story_id (`str`): its name.
+        tiers (`dict[str, list[Interval]]`): such as `{"word": [...], "phone": [...]}`.
+
+    Returns:
+        `Path`: the JSON file.
+    """
+    rows = {name: [[i.start_s, i.stop_s, i.text] for i in intervals] for name, intervals in tiers.items()}
+    return write_json(Path(folder) / "stories" / f"{story_id}.json", rows)
+
+
+def read_words(folder: str | os.PathLike[str], story_id: str) -> dict[str, list[Interval]]:
+    """Read the words (and sounds) of a story.
+
+    Args:
+        folder (`str`): the folder of stories.
+        story_id (`str`): its name.
+
+    Returns:
+        `dict[str, list[Interval]]`: tiers as they were written.
+
+    Raises:
+        FileNotFoundError: if nothing was aligned for the story.
+    """
+    path = Path(folder) / "stories" / f"{story_id}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}; the source had no alignment of {story_id}")
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return {name: [Interval(*row) for row in intervals] for name, intervals in rows.items()}
