@@ -1,7 +1,7 @@
 """Load a published folder and run it once on random input: what a stranger's first minute looks like.
 
-As a script (`python example_run.py FOLDER OUTPUT.npz`) it runs where this package cannot be imported, so it imports
-nothing of it.
+As a script (`python example_run.py FOLDER OUTPUT.npz ...`) it runs where this package cannot be imported, so it
+imports nothing of it.
 """
 
 from __future__ import annotations
@@ -136,8 +136,9 @@ def _inputs(config: Any, processor: Any) -> Any:
 
 if __name__ == "__main__":
     sys.meta_path.insert(0, PackageBlocker())
-    outputs, modules = run_example(sys.argv[1], trust_remote_code=True)
-    inside = [module for module in modules if not module.startswith("transformers_modules.")]
-    if inside:
-        sys.exit(f"{', '.join(inside)} did not come from the folder")
-    np.savez(sys.argv[2], **outputs)  # type: ignore[arg-type]
+    for folder_name, output_name in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        outputs, modules = run_example(folder_name, trust_remote_code=True)
+        inside = [module for module in modules if not module.startswith("transformers_modules.")]
+        if inside:
+            sys.exit(f"{', '.join(inside)} did not come from the folder")
+        np.savez(output_name, **outputs)  # type: ignore[arg-type]

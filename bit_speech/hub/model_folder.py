@@ -6,17 +6,16 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bit_speech.files import write_json, write_text
+from bit_speech.files import write_text
 from bit_speech.hub.card_facts import CardFacts, Measurements
 from bit_speech.hub.cards import model_card
 from bit_speech.hub.clean_process import check_in_clean_process
 from bit_speech.hub.publishing import Publication, check_repo_id, fresh_folder
-from configuration_bit.remote_code_bit import ROOMS, flatten_remote_code
+from configuration_bit.remote_code_bit import flatten_remote_code
 
 # What is taken along, by name. Code is written anew, and everything else stays at home: optimizer states and
 # training_args.bin are pickles, logs name folders and machines.
@@ -38,8 +37,6 @@ _TAKEN = {
 _WEIGHTS = re.compile(r".+\.safetensors(\.index\.json)?$")
 _DECODER = ("decoder_config.json", "lexicon.npz", "language_model.bin")
 _DATE = re.compile(r"(19|20)\d\d[._-]\d\d[._-]\d\d")
-_PIPELINE = "pipeline_bit"
-_TASK = "neural-to-text"
 
 
 def stage_model(
@@ -75,14 +72,12 @@ def stage_model(
     check_repo_id(repo_id)
     target = fresh_folder(folder)
     left_out = _copy(source, target)
-    config = _read_json(target / "config.json")
     flatten_remote_code(target)
     config = _read_json(target / "config.json")
     if "auto_map" not in config:
         raise ValueError(f"{source} holds a model of type {config.get('model_type')!r}, which bit-speech does not know")
     if not any(_WEIGHTS.match(path.name) for path in target.iterdir()):
         raise FileNotFoundError(f"{source} holds no .safetensors file: save the model again with this version")
-    _add_pipeline(target, config)
     problems = [*_missing_code(target), *_names_of_this_machine(target)]
     if facts.licence is None:
         problems.append("the card names no licence; add `licence: apache-2.0` (or another) to the file of --card")
@@ -133,36 +128,6 @@ def _read_json(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): save the model again") from error
-
-
-def _add_pipeline(folder: Path, config: dict[str, Any]) -> None:
-    """Let `pipeline("neural-to-text", model=...)` find the pipeline that comes with the code."""
-    classes = [name for name in ("AutoModelForCTC", "AutoModelForMultimodalLM") if name in config["auto_map"]]
-    rooms = [Path(place) for room in ROOMS for place in _places(room)]
-    source = next((room / f"{_PIPELINE}.py" for room in rooms if (room / f"{_PIPELINE}.py").is_file()), None)
-    if not classes or source is None:
-        return
-    _copy_code(source, rooms, folder)
-    config["custom_pipelines"] = {
-        _TASK: {"impl": f"{_PIPELINE}.NeuralToTextPipeline", "pt": classes, "type": "multimodal"}
-    }
-    write_json(folder / "config.json", config)
-
-
-def _places(room: str) -> Sequence[str]:
-    spec = find_spec(room)
-    return list(spec.submodule_search_locations or ()) if spec else []
-
-
-def _copy_code(source: Path, rooms: Sequence[Path], folder: Path) -> None:
-    """Copy a room file flat, and whatever it needs of the rooms that is not there yet."""
-    pattern = re.compile(rf"^([ \t]*)from (?:(?:{'|'.join(ROOMS)})\.|\.)(\w+) import", re.MULTILINE)
-    text = source.read_text(encoding="utf-8")
-    write_text(folder / source.name, pattern.sub(r"\1from .\2 import", text))
-    for needed in {match.group(2) for match in pattern.finditer(text)}:
-        paths = [room / f"{needed}.py" for room in rooms if (room / f"{needed}.py").is_file()]
-        if paths and not (folder / f"{needed}.py").is_file():
-            _copy_code(paths[0], rooms, folder)
 
 
 def _missing_code(folder: Path) -> Iterator[str]:

@@ -64,6 +64,11 @@ _NAME = r"(?:datasets/|spaces/)?[^/]+/[^/]+"
 _API_NAME = r"(?:models|datasets|spaces)/[^/]+/[^/]+"
 
 
+def _entries(files: dict[str, bytes]):
+    for path, content in sorted(files.items()):
+        yield path, {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub: FakeHub
     protocol_version = "HTTP/1.1"
@@ -144,9 +149,12 @@ class _Handler(BaseHTTPRequestHandler):
                                 "converts": [], "tags": []})  # fmt: skip
         if kind == "tree":
             prefix = f"{folder}/" if folder else ""
+            recursive = parse_qs(urlsplit(self.path).query).get("recursive", ["false"])[0].lower() in ("true", "1")
+            inside = {path: content for path, content in files.items() if path.startswith(prefix)}
+            folders = {prefix + path.removeprefix(prefix).split("/")[0] for path in inside} - set(inside)
             return self.answer([
-                {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                for path, content in sorted(files.items()) if path.startswith(prefix)
+                *({"type": "directory", "path": path, "size": 0, "oid": path} for path in sorted(folders)),
+                *(entry for path, entry in _entries(inside) if recursive or "/" not in path.removeprefix(prefix)),
             ])  # fmt: skip
         return self.answer({
             "_id": "0", "id": repo_id, "modelId": repo_id, "sha": name, "private": False, "disabled": False,
@@ -166,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
             if repo_id in self.hub.repositories:
                 return self.answer({**url, "error": "You already created this model repo"}, 409)
             self.hub.repositories[repo_id] = [{".gitattributes": b"*.safetensors filter=lfs\n"}]
-            self.hub.private[repo_id] = bool(asked.get("private"))
+            self.hub.private[repo_id] = bool(asked.get("private")) or asked.get("visibility") == "private"
             return self.answer(url)
         if path == "/api/validate-yaml":
             return self.answer({"errors": [], "warnings": []})
@@ -176,6 +184,10 @@ class _Handler(BaseHTTPRequestHandler):
                  "actions": {"upload": {"href": f"{self.hub.endpoint}/lfs/{o['oid']}", "header": {}}}}
                 for o in json.loads(body)["objects"]
             ]})  # fmt: skip
+        if match := re.fullmatch(rf"/api/({_API_NAME})/paths-info/([^/]+)", path):
+            commit = self.commits(match[1].removeprefix("models/"), match[2])
+            asked = parse_qs(body.decode()) if b"paths=" in body else json.loads(body)
+            return self.answer([entry for name, entry in _entries(commit[1]) if name in asked["paths"]])
         if match := re.fullmatch(rf"/api/({_API_NAME})/(preupload|commit)/([^/]+)", path):
             repo_id, action = match[1].removeprefix("models/"), match[2]
             if repo_id not in self.hub.repositories:
