@@ -118,7 +118,7 @@ def build(arguments: EndToEndArguments, base: Path) -> tuple[Any, BITLLMProcesso
         processor.save_pretrained(unfinished)
         os.replace(unfinished, base)
     processor = BITLLMProcessor.from_pretrained(base)
-    model = load_in_4bit(base) if arguments.base_in_4bit else load_end_to_end(base)
+    model = load_in_4bit(base) if arguments.base_in_4bit else load_end_to_end(base, text_dtype=arguments.dtype)
     adapters = {name: getattr(arguments, f"lora_{name}") for name in ("rank", "alpha", "dropout")}
     return choose_trained_parts(model, arguments.mode, base, **adapters), processor
 

@@ -185,7 +185,7 @@ def build_end_to_end(
             model.ctc_head.heads.load_state_dict(source.head.state_dict())
     if audio is not None:
         model.multi_modal_projector.load_state_dict(audio)
-    return model, processor
+    return model.eval(), processor
 
 
 def _load_encoder(encoder: Any) -> tuple[Any, Any, bool]:
@@ -269,14 +269,18 @@ def choose_trained_parts(
     return adapted
 
 
-def load_end_to_end(folder: str | os.PathLike[str], merge: bool = True, **settings: Any) -> Any:
+def load_end_to_end(
+    folder: str | os.PathLike[str], merge: bool = True, text_dtype: Any = "auto", **settings: Any
+) -> Any:
     """Load a trained end-to-end decoder: a whole model, or adapters on their base.
 
     Args:
         folder (`str`): what `save_pretrained` wrote. The base of adapters is looked for where it was, then beside the
             folder.
         merge (`bool`): put adapters into the weights.
-        **settings: of `from_pretrained`, such as `dtype`.
+        text_dtype (`torch.dtype` or `str`): precision of the language model; `"auto"` is its own. Everything else is
+            float32, because it is trained (`from_pretrained` gives all parts one precision).
+        **settings: of `from_pretrained`, such as `attn_implementation`.
 
     Returns:
         [`BITForConditionalGeneration`], or `peft.PeftModel` for adapters that are not merged.
@@ -285,12 +289,19 @@ def load_end_to_end(folder: str | os.PathLike[str], merge: bool = True, **settin
         ValueError: when the base of the adapters is gone, or weights would stay random.
         ImportError: when there are adapters and peft is not installed.
     """
+    from configuration_bit import BITLLMConfig
     from modeling_bit import BITForConditionalGeneration
 
     folder = Path(folder)
     if not (folder / "adapter_config.json").is_file():
+        if text_dtype == "auto":
+            text_dtype = BITLLMConfig.from_pretrained(folder).text_config.dtype or torch.float32
+        settings = {"dtype": torch.float32, **settings}
         model, report = BITForConditionalGeneration.from_pretrained(folder, output_loading_info=True, **settings)
         refuse_random_weights(report["missing_keys"], folder)
+        text_dtype = getattr(torch, text_dtype) if isinstance(text_dtype, str) else text_dtype
+        for parameter in model.language_model.parameters():  # not its buffers: positions need all their digits
+            parameter.data = parameter.data.to(text_dtype)
         return model
     peft = require("peft")
     base = Path(peft.PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
@@ -298,7 +309,7 @@ def load_end_to_end(folder: str | os.PathLike[str], merge: bool = True, **settin
     base = next((place for place in places if (place / "config.json").is_file()), base)
     if not base.is_dir():
         raise ValueError(f"The base of the adapters in {folder} is neither {places[0]} nor {places[1]}: move it there.")
-    model = peft.PeftModel.from_pretrained(load_end_to_end(base, **settings), str(folder))
+    model = peft.PeftModel.from_pretrained(load_end_to_end(base, text_dtype=text_dtype, **settings), str(folder))
     return merge_adapters(model) if merge else model
 
 

@@ -317,6 +317,26 @@ def test_a_base_in_4_bits_needs_a_gpu_and_says_so(tmp_path, monkeypatch):
         load_in_4bit(tmp_path)
 
 
+def test_a_language_model_in_half_precision_stays_so_beside_an_encoder_in_full(llm, tmp_path):
+    llm.language_model().to(torch.bfloat16).save_pretrained(tmp_path / "lm")
+    llm.tokenizer().save_pretrained(tmp_path / "lm")
+    model, processor = build_end_to_end(
+        llm.tiny.model(), tmp_path / "lm", feature_extractor=llm.tiny.processor().feature_extractor
+    )
+    model.save_pretrained(tmp_path / "whole")
+    again = load_end_to_end(tmp_path / "whole")
+    rows = llm.trials(3)
+    features = [row["features"] for row in rows]
+    batch = processor(features, [row["text"] for row in rows], session_id="p.0", return_tensors="pt")
+    for made in (model, again):
+        assert {parameter.dtype for parameter in made.language_model.parameters()} == {torch.bfloat16}
+        assert {parameter.dtype for parameter in made.encoder.parameters()} == {torch.float32}
+    assert torch.equal(again(**batch).logits, model(**batch).logits)
+    again(**batch).loss.backward()
+    inputs = processor.for_generation(features, session_id="p.0", return_tensors="pt")
+    assert again.generate(**inputs, max_new_tokens=2).shape[0] == 3
+
+
 def test_an_unknown_mode_is_refused(llm):
     with pytest.raises(ValueError, match="half.*frozen, lora, full"):
         choose_trained_parts(llm.build()[0], "half")
