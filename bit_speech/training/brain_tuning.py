@@ -240,6 +240,7 @@ class BrainTuningArguments(CommonTrainingArguments):
     """Settings of a brain-tuning; every field of `transformers.TrainingArguments` is there too.
 
     Args:
+        head_learning_rate (`float`, *optional*): peak rate of the voxel head; default `learning_rate`, as published.
         keep_convolutions (`bool`): pass clips through the convolutions once and keep the frames in memory, 0.5 MB for a
             clip of a base model. They never learn, so that only rounding to half precision differs.
         legacy (`bool`): the released code's defects: the schedule's clock runs too slowly (the rate still rises after
@@ -266,6 +267,7 @@ class BrainTuningArguments(CommonTrainingArguments):
         default="eval_correlation", metadata={"help": "What decides the best checkpoint."}
     )
     greater_is_better: bool | None = field(default=True, metadata={"help": "Correlation: higher is better."})
+    head_learning_rate: float | None = field(default=None, metadata={"help": "Peak rate of the head."})
     keep_convolutions: bool = field(default=False, metadata={"help": "Keep the frames of all clips in memory."})
     legacy: bool = field(default=False, metadata={"help": "The released code's schedule, order and normalisation."})
 
