@@ -50,6 +50,9 @@ class EndToEndArguments:
     _show_all_settings = True
 
     encoder: str = HfArg(default="", help="Folder of train_bit_ctc.py (or pretrain_bit.py), with its processor.")
+    start_from: str | None = HfArg(
+        default=None, help="Go on from this end-to-end model, e.g. of another task, instead."
+    )
     from_scratch: bool = HfArg(default=False, help="Keep only the encoder's sizes and start it anew.")
     language_model: str = HfArg(default="", help="Folder or Hub name: causal LM, Qwen2-Audio or Aero-1-Audio.")
     dtype: str = HfArg(default="auto", help="Precision of the language model's weights.")
@@ -71,9 +74,11 @@ class EndToEndArguments:
 
     def __post_init__(self) -> None:
         """Check what can be checked before any data is read."""
-        for name in ("encoder", "language_model"):
-            if not getattr(self, name):
-                raise ValueError(f"--{name} is missing: name a folder")
+        parts = [name for name in ("encoder", "language_model") if getattr(self, name)]
+        if self.start_from is None and len(parts) < 2:
+            raise ValueError("--encoder and --language_model are needed (or --start_from, an end-to-end model)")
+        if self.start_from is not None and (parts or self.model_config or self.processor_config or self.from_scratch):
+            raise ValueError("--start_from is a whole model: leave out --encoder, --language_model and their settings")
         if (self.trials is None) == (self.simulate is None):
             raise ValueError("give either --trials (a folder) or --simulate (a preset), and not both")
         if self.base_in_4bit and self.mode != "lora":
@@ -102,17 +107,19 @@ def read_trials(arguments: EndToEndArguments) -> tuple[Any, Any]:
 def build(arguments: EndToEndArguments, base: Path) -> tuple[Any, BITLLMProcessor]:
     """The network at the start of the run, which is kept: adapters need it, and a continued run starts from it."""
     if not base.is_dir():
-        encoder: Any = arguments.encoder
-        if arguments.from_scratch:
-            encoder = BITConfig.from_pretrained(arguments.encoder)
-        model, processor = build_end_to_end(
-            encoder,
-            arguments.language_model,
-            feature_extractor=BITFeatureExtractor.from_pretrained(arguments.encoder),
-            dtype=arguments.dtype,
-            processor_settings=arguments.processor_config,
-            **arguments.model_config,
-        )
+        if arguments.start_from is not None:
+            model = load_end_to_end(arguments.start_from)
+            processor = BITLLMProcessor.from_pretrained(arguments.start_from)
+        else:
+            old, new = arguments.encoder, arguments.from_scratch
+            model, processor = build_end_to_end(
+                BITConfig.from_pretrained(old) if new else old,
+                arguments.language_model,
+                feature_extractor=BITFeatureExtractor.from_pretrained(old),
+                dtype=arguments.dtype,
+                processor_settings=arguments.processor_config,
+                **arguments.model_config,
+            )
         unfinished = base.with_name(f".{base.name}.{os.getpid()}.tmp")
         model.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)

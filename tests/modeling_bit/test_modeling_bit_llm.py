@@ -141,7 +141,7 @@ def test_what_a_checkpoint_lacks_gets_initial_values_and_no_stray_memory(tmp_pat
     assert float(again.aligner.log_scale.detach().exp()) == pytest.approx(10.0)
     assert float(again.neural_projector.residual_scale.detach()) == 0.5
     for name, parameter in again.named_parameters():
-        assert bool(parameter.isfinite().all()) and float(parameter.abs().max()) < 5, name
+        assert bool(parameter.isfinite().all()) and float(parameter.detach().abs().max()) < 5, name
 
 
 def test_the_loss_is_the_cross_entropy_of_the_answers_tokens_alone():
@@ -317,6 +317,16 @@ def test_scores_of_sentences_are_those_of_the_whole_sequence():
     torch.testing.assert_close(few, scores, atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match="one trial"):
         model.score_sentences(answers, **made)
+
+
+def test_the_language_models_attention_to_the_activity_can_be_seen():
+    model, made = llm(), batch()
+    model.set_attn_implementation({"text_config": "eager"})
+    maps = model(**made, output_attentions=True).attentions
+    assert len(maps) == 2 and maps[0].shape == (3, 2, *made["input_ids"].shape[1:] * 2)
+    last = maps[-1][0, :, 9]  # the last token of the prompt
+    torch.testing.assert_close(last[:, :10].sum(-1), torch.ones(2))
+    assert bool((last[:, 1:9] > 0).all()) and bool((last[:, 10:] == 0).all())
 
 
 # ---- bad input ----
