@@ -392,13 +392,16 @@ class BrainTunedModel(BrainTunedPreTrainedModel):
 
         Raises:
             TypeError: if there are unknown arguments.
+            ValueError: if hidden states are asked for without audio.
         """
         if kwargs:
             raise TypeError(f"unknown arguments: {', '.join(sorted(kwargs))}")
         if input_values.ndim == 3 and hasattr(self.body, "feature_extractor"):
+            if output_hidden_states:
+                raise ValueError("`output_hidden_states` needs audio of shape (B, S), not the output of `convolve`.")
             projected = self.body.feature_projection(input_values)
             projected = projected[0] if isinstance(projected, tuple) else projected
-            found = self.body.encoder(projected, output_hidden_states=output_hidden_states, return_dict=True)
+            found = self.body.encoder(projected, return_dict=True)
         else:
             found = self.body(input_values, output_hidden_states=output_hidden_states, return_dict=True)
         frames, hidden = found.last_hidden_state, found.hidden_states if output_hidden_states else None

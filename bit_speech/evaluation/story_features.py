@@ -28,6 +28,7 @@ def window_features(
     layers: Sequence[int],
     batch_size: int = 16,
     share: bool = True,
+    from_s: float = 0.0,
 ) -> tuple[dict[int, np.ndarray], np.ndarray]:
     """Take the last frame of chosen layers in every causal window of a story.
 
@@ -39,6 +40,7 @@ def window_features(
         batch_size (`int`): windows that pass the model together.
         share (`bool`): compute convolutions over audio once for the whole story where that is exact (see the note);
             otherwise each window passes the whole model.
+        from_s (`float`): leave out windows that end before, in seconds.
 
     Returns:
         `tuple`: layer -> `(N, D)` float32, and `(N,)` the end of every window in seconds.
@@ -58,11 +60,12 @@ def window_features(
     if wrong or not layers:
         raise ValueError(f"layers {wrong or list(layers)} do not exist: the model has 0 to {available}")
     ends = extractor.window_ends(len(audio))
+    ends = ends[ends >= round(from_s * extractor.sampling_rate)]
     found: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
     shared = share and can_share(model, extractor)
     frames = _frames_of_story(model, audio) if shared else None
     length, hop = round(extractor.window_s * extractor.sampling_rate), _hop(model)
-    with _layers_up_to(model, max(layers)):
+    with _reduced(model, max(layers), frames is not None):
         for part in _batches(ends, length, batch_size):
             if frames is None:
                 windows = np.stack(extractor.windows(audio, part))
@@ -70,7 +73,8 @@ def window_features(
             else:
                 count = _num_frames(model, int(min(part[0], length)))
                 starts = np.maximum(part - length, 0) // hop
-                hidden = _encode(model, torch.stack([frames[start : start + count] for start in starts]))
+                inputs = torch.stack([frames[:, start : start + count] for start in starts])
+                hidden = model(inputs, output_hidden_states=True, return_dict=True).hidden_states
             for layer in layers:
                 found[layer].append(hidden[layer][:, -1].float().cpu().numpy())
     return {layer: np.concatenate(parts) for layer, parts in found.items()}, ends / extractor.sampling_rate
@@ -113,23 +117,24 @@ def _batches(ends: np.ndarray, length: int, batch_size: int) -> Iterator[np.ndar
 
 
 @contextmanager
-def _layers_up_to(model: nn.Module, last: int) -> Iterator[None]:
-    """Leave out layers that nobody asked for, where the last layer's output does not pass a norm of its own."""
-    encoder = getattr(model, "encoder", None)
-    plain = model.config.model_type in CONVOLUTIONAL and not getattr(model.config, "do_stable_layer_norm", False)
-    if not plain or encoder is None:
+def _reduced(model: nn.Module, last: int, without_convolutions: bool) -> Iterator[None]:
+    """Leave out layers that nobody asked for, and convolutions whose output is what the model will be given."""
+    if model.config.model_type not in CONVOLUTIONAL:
         yield
         return
-    layers = encoder.layers
-    encoder.layers = layers[:last]
+    layers, convolutions = model.encoder.layers, model.feature_extractor
+    if not getattr(model.config, "do_stable_layer_norm", False):  # there the last layer's output passes one more norm
+        model.encoder.layers = layers[:last]
+    if without_convolutions:
+        model.feature_extractor = torch.nn.Identity()
     try:
         yield
     finally:
-        encoder.layers = layers
+        model.encoder.layers, model.feature_extractor = layers, convolutions
 
 
 def _frames_of_story(model: nn.Module, audio: np.ndarray, seconds: int = 20) -> torch.Tensor:
-    """Output of the convolutions for a whole story, of shape `(P, channels)`, made piece by piece."""
+    """Output of the convolutions for a whole story, of shape `(channels, P)`, made piece by piece."""
     device, hop = next(model.parameters()).device, _hop(model)
     reach = 1
     for kernel, stride in reversed(list(zip(model.config.conv_kernel, model.config.conv_stride))):
@@ -140,14 +145,8 @@ def _frames_of_story(model: nn.Module, audio: np.ndarray, seconds: int = 20) -> 
     for start in range(0, total, step):
         stop = min(total, start + step)
         piece = samples[start * hop : (stop - 1) * hop + reach]
-        parts.append(model.feature_extractor(piece[None])[0].T)  # (P, channels)
-    return torch.cat(parts)
-
-
-def _encode(model: nn.Module, frames: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    projected = model.feature_projection(frames)
-    projected = projected[0] if isinstance(projected, tuple) else projected
-    return model.encoder(projected, output_hidden_states=True, return_dict=True).hidden_states
+        parts.append(model.feature_extractor(piece[None])[0])
+    return torch.cat(parts, dim=1)
 
 
 def _hidden_states(model: nn.Module, windows: np.ndarray) -> tuple[torch.Tensor, ...]:
