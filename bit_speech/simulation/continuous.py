@@ -35,6 +35,8 @@ class ContinuousConfig:
         unattended_gain (`float`): response to what is not listened to, relative to what is.
         signal_to_noise (`float`): standard deviation of the response over that of the noise, in responsive channels.
         drift_per_day (`float`): radians by which every channel's tuning turns in a day.
+        task_turn (`float`): radians by which the tuning for the audiobook differs from that for the room, for example
+            because a story is listened to in another way.
         offset_drift (`float`): change of every channel's mean in a day, in deviations.
         sampling_rate_hz (`float`): of the iEEG that comes out, already filtered.
 
@@ -59,6 +61,7 @@ class ContinuousConfig:
     unattended_gain: float = 0.2
     signal_to_noise: float = 0.5
     drift_per_day: float = 0.12
+    task_turn: float = 0.0
     offset_drift: float = 0.3
     sampling_rate_hz: float = 40.0
 
@@ -105,6 +108,7 @@ class SimulatedPatient:
         self.config, self.seed = config, seed
         self.language = language if language is not None else Language()
         self._clips = clips
+        self._last: tuple[str, Soundtrack] | None = None
         rng = np.random.default_rng([seed, 11])
         latents = len(_LAGS_S) * (_CEPSTRA + self.language.articulation.shape[1])
         self._maps = rng.normal(size=(2, latents, config.num_channels)) / latents**0.5
@@ -136,10 +140,15 @@ class SimulatedPatient:
         Returns:
             `Soundtrack`: sound and truth.
         """
-        rng = self._rng(file_id, 1)
+        if self._last is not None and self._last[0] == file_id:
+            return self._last[1]
+        config, rng = self.config, self._rng(file_id, 1)
         if file_id.startswith("task"):
-            return narration(self.language, self.config.file_s, rng)
-        return ambient_sound(self.language, self.config.file_s, rng, self.config.speech_share, self._clips)
+            sound = narration(self.language, config.file_s, rng)
+        else:
+            sound = ambient_sound(self.language, config.file_s, rng, config.speech_share, self._clips)
+        self._last = (file_id, sound)
+        return sound
 
     def response(self, file_id: str, sound: Soundtrack) -> np.ndarray:
         """What the electrodes record of it.
@@ -154,7 +163,7 @@ class SimulatedPatient:
         config, rng = self.config, self._rng(file_id, 2)
         day = self.day(file_id)
         drive = self._drive(sound)
-        angle = config.drift_per_day * day
+        angle = config.drift_per_day * day + config.task_turn * file_id.startswith("task")
         mixed = drive @ (np.cos(angle) * self._maps[0] + np.sin(angle) * self._maps[1])
         share = 0.95 if file_id.startswith("task") else config.attention_share
         mixed *= self._attention(len(mixed), share, rng)[:, None]
