@@ -21,7 +21,7 @@ from transformers import set_seed
 from transformers.hf_argparser import HfArg
 
 from bit_speech.arguments import ExperimentParser
-from bit_speech.data.aligned_segments import WindowSet, join_windows, load_segments, make_windows
+from bit_speech.data.aligned_segments import WindowSet, join_windows, load_segments, make_windows, take_hours
 from bit_speech.data.audio_features import CachedFeatures, LogMelFeatures, SpeechModelFeatures
 from bit_speech.evaluation.retrieval import retrieval_ranks, score_ranks
 from bit_speech.simulation.continuous import ContinuousConfig, SimulatedPatient
@@ -78,18 +78,6 @@ def read_windows(arguments: ExperimentArguments) -> tuple[list[WindowSet], dict[
     return sets, features.settings
 
 
-def some_hours(windows: WindowSet, hours: float | None) -> WindowSet:
-    """Whole files, evenly spread over the recording, until the hours are reached."""
-    if hours is None:
-        return windows
-    files = list(dict.fromkeys(windows.file.tolist()))
-    wanted = round(hours / windows.hours * len(files))
-    if not 1 <= wanted <= len(files):
-        raise ValueError(f"--hours {hours} of {windows.hours:.2f} h in {len(files)} files is {wanted} files")
-    kept = [files[int(i)] for i in np.linspace(0, len(files) - 1, wanted).round()]
-    return windows.select(np.isin(windows.file, kept))
-
-
 def build(arguments: ExperimentArguments, sets: list[WindowSet], settings: dict[str, Any]) -> tuple[Any, Any]:
     """Model and processor, new or pretrained. The statistics of audio are always those of pretraining."""
     if arguments.pretrained:
@@ -120,7 +108,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     set_seed(training.seed)
     with training.main_process_first(desc="reading windows"):
         sets, settings = read_windows(arguments)
-    train = [some_hours(p.where(split="train", condition=arguments.condition), arguments.hours) for p in sets]
+    train = [take_hours(p.where(split="train", condition=arguments.condition), arguments.hours) for p in sets]
     held_out = [part.where(split="validation", condition=arguments.condition) for part in sets]
     model, processor = build(arguments, train, settings)
     trainer = IEEGAudioTrainer(model, training, processor, train, held_out)

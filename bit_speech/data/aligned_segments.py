@@ -338,6 +338,31 @@ def join_windows(parts: Sequence[WindowSet]) -> WindowSet:
     )
 
 
+def take_hours(windows: WindowSet, hours: float | None) -> WindowSet:
+    """Whole files, evenly spread over the recording, until the hours are reached.
+
+    Args:
+        windows (`WindowSet`): of one participant.
+        hours (`float`, *optional*): how many; None takes all.
+
+    Returns:
+        `WindowSet`: the windows of these files.
+
+    Raises:
+        ValueError: if there are fewer hours, or the hours are less than half a file.
+    """
+    if hours is None:
+        return windows
+    files = list(dict.fromkeys(windows.file.tolist()))
+    wanted = round(hours / windows.hours * len(files))
+    if not 1 <= wanted <= len(files):
+        raise ValueError(
+            f"{hours} of {windows.hours:.2f} hours in {len(files)} files is {wanted} files: choose 1 or more"
+        )
+    kept = [files[int(i)] for i in np.linspace(0, len(files) - 1, wanted).round()]
+    return windows.select(np.isin(windows.file, kept))
+
+
 def make_windows(
     segments: Iterable[Mapping[str, Any]],
     audio_features: Callable[[np.ndarray, int], tuple[np.ndarray, float]],
