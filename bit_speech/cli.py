@@ -1,9 +1,10 @@
-"""The console script `bit-speech`: convert, simulate, evaluate, build-lm, demo, publish, info."""
+"""The console script `bit-speech`: convert, simulate, evaluate, build-lm, demo, finetune, publish, doctor, info."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import sys
 from collections.abc import Sequence
 
@@ -40,6 +41,12 @@ a first walk:
   bit-speech convert brain_to_text_25 --input_dir runs/sim/hdf5_data_final --output_dir runs/trials --allow_partial
   python examples/train_bit_ctc.py --config examples/configs/bit_simulated.yaml
   bit-speech evaluate --model runs/bit_simulated/model --trials runs/trials --lexicon lexicon.txt --lm lm.arpa.xz
+
+your own participant:
+  bit-speech convert participant --example > recordings/participant.yaml
+  bit-speech finetune --data recordings --output_dir runs/me --check_only
+  bit-speech finetune --data recordings --output_dir runs/me
+  bit-speech publish --model runs/me/model --repo_id my-lab/me
 """
 
 
@@ -72,7 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
     convert = commands.add_parser(
         "convert",
         help="raw files of one source -> trials (Parquet)",
-        epilog="sources:\n" + "\n".join(f"  {name:18}{reads}" for name, reads in CONVERTERS.items()),
+        epilog="example:\n  bit-speech convert participant --config my_participant.yaml --output_dir runs/me/trials\n\n"
+        "sources:\n" + "\n".join(f"  {name:18}{reads}" for name, reads in CONVERTERS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     convert.add_argument("source", choices=CONVERTERS, metavar="source", help="layout of the raw files; see below")
@@ -80,14 +88,23 @@ def build_parser() -> argparse.ArgumentParser:
         "rest", nargs=argparse.REMAINDER, help="the converter's own flags: bit-speech convert SOURCE --help"
     )
 
-    simulate = commands.add_parser("simulate", help="write a simulated participant in an official layout")
+    simulate = commands.add_parser(
+        "simulate",
+        help="write a simulated participant in an official layout",
+        epilog="example:\n  bit-speech simulate --preset t15-like --output_dir runs/sim",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     simulate.add_argument("--preset", default="demo", help="demo, t12-like or t15-like (default: demo)")
     simulate.add_argument("--layout", choices=("brain_to_text_24", "brain_to_text_25"), default="brain_to_text_25")
     simulate.add_argument("--seed", type=int, default=0, help="another seed is another participant (default: 0)")
     simulate.add_argument("--output_dir", required=True, help="folder to write into")
 
     evaluate = commands.add_parser(
-        "evaluate", help="error rates of a trained model on trials, with words if given a lexicon"
+        "evaluate",
+        help="error rates of a trained model on trials, with words if given a lexicon",
+        epilog="example:\n  bit-speech evaluate --model runs/me/model --trials runs/me/trials --lexicon cmudict --lm lm.bin"
+        "\n\nWithout --lexicon only phonemes are scored.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     evaluate.add_argument("--model", required=True, help="folder or Hub name of model and processor")
     evaluate.add_argument("--trials", required=True, help="folder written by `bit-speech convert`")
@@ -129,10 +146,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     build_lm.add_argument("--threads", type=int, help="threads to compute on (default: all cores)")
 
-    demo = commands.add_parser("demo", help="simulate, convert, train, decode, report: about five minutes on two cores")
+    demo = commands.add_parser(
+        "demo",
+        help="simulate, convert, train, decode, report: about five minutes on two cores",
+        epilog="example:\n  bit-speech demo --quick",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     demo.add_argument("--output_dir", default="runs/demo")
     demo.add_argument("--quick", action="store_true", help="small sizes: proves the road, not the accuracy")
     demo.add_argument("--seed", type=int, default=0)
+
+    # Its flags, and its help, are those of an experiment.
+    commands.add_parser(
+        "finetune", add_help=False, help="your own participant: data report, settings, training, scores, report"
+    )
 
     publish = commands.add_parser(
         "publish",
@@ -142,7 +169,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     publish_command.add_arguments(publish)
 
-    commands.add_parser("info", help="versions and hardware, for bug reports")
+    doctor = commands.add_parser(
+        "doctor",
+        help="check this machine: versions, accelerator, optional parts, and what to install for each",
+        epilog="example:\n  bit-speech doctor --json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    info = commands.add_parser(
+        "info",
+        help="versions and hardware, for bug reports",
+        epilog="example:\n  bit-speech info --json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for command in (doctor, info):
+        command.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
@@ -155,14 +195,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         `int`: exit status; 2 for input that was refused, with the reason on standard error.
     """
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if arguments.command == "finetune":
+        arguments.rest = rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     command = {
         "convert": _convert,
         "simulate": _simulate,
         "evaluate": _evaluate,
         "build-lm": _build_lm,
         "demo": _demo,
+        "finetune": _finetune,
         "publish": publish_command.run,
+        "doctor": _doctor,
         "info": _info,
     }[arguments.command]
     try:
@@ -210,18 +257,36 @@ def _demo(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _finetune(arguments: argparse.Namespace) -> int:
+    from bit_speech.finetuning import finetune
+
+    finetune(arguments.rest)
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from bit_speech.doctor import examine
+
+    checks = examine()
+    if arguments.json:
+        print(json.dumps([check.to_dict() for check in checks], indent=2))
+    else:
+        print("\n".join(map(str, checks)))
+    return 1 if any(check.state == "broken" for check in checks) else 0
+
+
 def _info(arguments: argparse.Namespace) -> int:
-    import os
-    import platform
+    import torch  # noqa: F401  (hardware() names accelerators once torch is loaded)
 
-    import torch
+    from bit_speech.machine import git_commit, hardware
 
-    from bit_speech.import_utils import installed_versions
-
-    print(f"python {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores")
-    print(f"CUDA {'available: ' + torch.cuda.get_device_name(0) if torch.cuda.is_available() else 'not available'}")
-    for name, version in installed_versions().items():
-        print(f"{name} {version}")
+    found = hardware() | {"git_commit": git_commit()}
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    versions = found.pop("versions")
+    for name, value in {**found, **versions}.items():
+        print(f"{name} {', '.join(value) or 'none' if isinstance(value, list) else value}")
     return 0
 
 

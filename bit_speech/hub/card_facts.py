@@ -15,7 +15,7 @@ title: A decoder of attempted speech for participant p01
 summary: Turns 20 ms bins of p01's speech cortex into sentences.
 licence: apache-2.0                    # of the model, as the Hub spells it; needed for an upload
 simulated: false                       # true when no person was recorded
-participants: one man with ALS         # no names, no dates of birth
+participants: one paralysed man        # no names, no dates of birth
 implant: 4 arrays of 64 electrodes in ventral 6v, area 4, 55b, dorsal 6v
 task: attempted_speech                 # imagined_speech needs special care, see the card
 data: recorded in our laboratory, 2024 # a DOI if there is one

@@ -144,7 +144,7 @@ def model_card(repo_id: str, folder: str | Path, facts: CardFacts, measurements:
         has_decoder=(folder / "decoder").is_dir(),
         auto_class=_auto_class(config),
         has_pipeline="custom_pipelines" in config,
-        inner_speech="imagin" in (facts.task or "") or "inner" in (facts.task or ""),
+        inner_speech=any(word in (facts.task or "") for word in ("imagined", "inner")),
     )
 
 

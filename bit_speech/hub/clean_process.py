@@ -15,7 +15,7 @@ from bit_speech.hub import example_run
 _TOLERANCE = 1e-4
 
 
-def check_in_clean_process(folder: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
+def check_in_clean_process(folder: str | Path) -> dict[str, tuple[int, ...]]:
     """Load and run a folder in a process of its own without this package, and compare with the installed classes.
 
     Args:
