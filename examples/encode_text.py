@@ -87,8 +87,10 @@ def read_runs(arguments: EncodingArguments) -> dict[str, dict[str, np.ndarray]]:
 
 def make_bands(runs: dict[str, dict[str, np.ndarray]], arguments: EncodingArguments) -> dict[str, dict[str, Any]]:
     """Features of every band and story, one row per TR, z-scored within the story."""
+    # Vectors take a few seconds; a run without them should not wait.
     sentences = (text for source in ("tatoeba", "read_speech") for text in load_sentences(source))
-    vectors = WordVectors(sentences, arguments.vector_size)
+    needed = {"lexical", "vectors"} & set(arguments.bands)
+    vectors: Any = WordVectors(sentences, arguments.vector_size) if needed else None
     makers = {
         "rate": lambda run: np.array([[float(len(words_of(text)))] for text in run["text"]]),
         "phonemes": lambda run: count_phonemes(run["text"]),
