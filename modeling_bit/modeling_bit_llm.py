@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +13,19 @@ from transformers import AutoModelForCausalLM, GenerationMixin
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 
-from configuration_bit.configuration_bit import BITConfig
 from configuration_bit.configuration_bit_llm import BITLLMConfig
 
-from .layers_bit import count_frames, ctc_loss, find_participant, per_participant, values_are_cheap
+from .layers_bit import count_frames, ctc_loss, find_participant, values_are_cheap
 from .losses_bit import masked_mean, token_loss
 from .modeling_bit import BITModel, BITPreTrainedModel
-from .projectors_bit import BITCrossAttentionProjector, BITLinearProjector, BITMLPProjector, stack_frames
+from .projectors_bit import (
+    BITAligner,
+    BITCrossAttentionProjector,
+    BITLinearProjector,
+    BITMLPProjector,
+    BITPhonemeHead,
+    stack_frames,
+)
 
 # Arguments that only the first step of a generation needs.
 _NEURAL_INPUTS = (
@@ -63,61 +68,6 @@ class BITLLMOutput(ModelOutput):
     logit_scale: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
-
-
-class BITPhonemeHead(nn.Module):
-    """The phoneme head of [`BITForCTC`]: a linear map for each participant.
-
-    Args:
-        config ([`BITConfig`]): the encoder's configuration.
-    """
-
-    def __init__(self, config: BITConfig) -> None:
-        super().__init__()
-        self.heads = per_participant(config.participants, lambda _: nn.Linear(config.hidden_size, config.vocab_size))
-
-    def forward(self, frames: torch.Tensor, participant: str) -> torch.Tensor:
-        """Score the phoneme classes.
-
-        Args:
-            frames (`torch.Tensor` of shape `(B, P, D)`): encoder output.
-            participant (`str`): whose trials they are.
-
-        Returns:
-            `torch.Tensor` of shape `(B, P, V)`.
-        """
-        return self.heads[participant](frames)
-
-
-class BITAligner(nn.Module):
-    """Brings neural and text vectors into one space: a linear map for each, and a learned temperature.
-
-    Args:
-        text_size (`int`): width of the language model's embeddings.
-        size (`int`): width of the shared space.
-        temperature (`float`): at first.
-    """
-
-    def __init__(self, text_size: int, size: int, temperature: float) -> None:
-        super().__init__()
-        self.neural = nn.Linear(text_size, size)
-        self.text = nn.Linear(text_size, size)
-        self.initial_log_scale = -math.log(temperature)
-        self.log_scale = nn.Parameter(torch.tensor(self.initial_log_scale))
-
-    def forward(self, neural: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Map both sides.
-
-        Args:
-            neural (`torch.Tensor` of shape `(B, D)`): means of neural tokens.
-            text (`torch.Tensor` of shape `(B, D)`): means of text tokens.
-
-        Returns:
-            `tuple[torch.Tensor, torch.Tensor, torch.Tensor]`: `(B, A)`, `(B, A)`, and one over the temperature, at most
-            100.
-        """
-        dtype = self.neural.weight.dtype
-        return self.neural(neural.to(dtype)), self.text(text.to(dtype)), self.log_scale.float().exp().clamp(max=100.0)
 
 
 class BITForConditionalGeneration(BITPreTrainedModel, GenerationMixin):
@@ -358,6 +308,10 @@ class BITForConditionalGeneration(BITPreTrainedModel, GenerationMixin):
             output.logits, output.past_key_values = told.logits, told.get("past_key_values")
             output.hidden_states, output.attentions = told.get("hidden_states"), told.get("attentions")
             if labels is not None:
+                if isinstance(logits_to_keep, torch.Tensor):
+                    raise ValueError(
+                        "`labels` need the scores of the last positions: give `logits_to_keep` as a number."
+                    )
                 self._add_losses(output, labels, ctc_labels, input_features, input_features_mask)
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 

@@ -1,11 +1,15 @@
-"""From encoder frames to tokens that a language model reads."""
+"""From encoder frames to tokens that a language model reads, to phonemes, and to vectors that are compared."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import nn
 
-from .layers_bit import Dropout
+from configuration_bit.configuration_bit import BITConfig
+
+from .layers_bit import Dropout, per_participant
 
 
 def stack_frames(frames: torch.Tensor, frame_mask: torch.Tensor, stacking: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -154,3 +158,58 @@ class BITCrossAttentionProjector(nn.Module):
             query, self.key(normed).expand(len(query), -1, -1), self.value(normed).expand(len(query), -1, -1)
         )
         return self.output(query + self.residual_scale * self.dropout(read))
+
+
+class BITPhonemeHead(nn.Module):
+    """The phoneme head of [`BITForCTC`]: a linear map for each participant.
+
+    Args:
+        config ([`BITConfig`]): the encoder's configuration.
+    """
+
+    def __init__(self, config: BITConfig) -> None:
+        super().__init__()
+        self.heads = per_participant(config.participants, lambda _: nn.Linear(config.hidden_size, config.vocab_size))
+
+    def forward(self, frames: torch.Tensor, participant: str) -> torch.Tensor:
+        """Score the phoneme classes.
+
+        Args:
+            frames (`torch.Tensor` of shape `(B, P, D)`): encoder output.
+            participant (`str`): whose trials they are.
+
+        Returns:
+            `torch.Tensor` of shape `(B, P, V)`.
+        """
+        return self.heads[participant](frames)
+
+
+class BITAligner(nn.Module):
+    """Brings neural and text vectors into one space: a linear map for each, and a learned temperature.
+
+    Args:
+        text_size (`int`): width of the language model's embeddings.
+        size (`int`): width of the shared space.
+        temperature (`float`): at first.
+    """
+
+    def __init__(self, text_size: int, size: int, temperature: float) -> None:
+        super().__init__()
+        self.neural = nn.Linear(text_size, size)
+        self.text = nn.Linear(text_size, size)
+        self.initial_log_scale = -math.log(temperature)
+        self.log_scale = nn.Parameter(torch.tensor(self.initial_log_scale))
+
+    def forward(self, neural: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Map both sides.
+
+        Args:
+            neural (`torch.Tensor` of shape `(B, D)`): means of neural tokens.
+            text (`torch.Tensor` of shape `(B, D)`): means of text tokens.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor, torch.Tensor]`: `(B, A)`, `(B, A)`, and one over the temperature, at most
+            100.
+        """
+        dtype = self.neural.weight.dtype
+        return self.neural(neural.to(dtype)), self.text(text.to(dtype)), self.log_scale.float().exp().clamp(max=100.0)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -333,25 +334,55 @@ class ContrastiveTrainer(BITTrainer):
         settings = {"max_new_tokens": self.args.max_new_tokens, "num_beams": self.args.num_beams, "do_sample": False}
         settings |= generation
         trials: Any = self._evaluation_trials(dataset, needs_labels=False)
-        readable = self._readable(trials)
         found: dict[int, str] = {}
-        for batch, model in self._batches(trials.subset(readable).without_answers()):
+        trials, readable, everything = *self._readable(trials), len(trials)
+        for batch, model in self._batches(trials.without_answers()):
             inputs = self._prepare_inputs(_for_the_model(batch))
             sequences = model.generate(**inputs, pad_token_id=self.processing_class.pad_token_id, **settings)
             texts = self.processing_class.decode_answers(sequences, inputs["input_ids"].shape[1])
             each = len(texts) // len(batch["trial_index"])  # the best of several per trial comes first
             found.update(zip((readable[i] for i in batch["trial_index"].tolist()), texts[::each]))
         found = {i: text for part in self._gather([found]) for i, text in part.items()}
-        return [found.get(i, "") for i in range(len(trials))]
+        return [found.get(i, "") for i in range(everything)]
 
-    def _readable(self, trials: Any) -> list[int]:
-        """Positions of the trials that have a frame."""
-        return [i for i, length in enumerate(trials.lengths) if self._num_frames(length) > 0]
+    def predict_log_probs(self, dataset: Any) -> list[np.ndarray]:
+        """Compute the phoneme log-probabilities of every trial, from the same encoder.
+
+        Args:
+            dataset (trials): sentences are not needed.
+
+        Returns:
+            `list[np.ndarray]`: per trial, in the order of the dataset, float32 of shape `(P, V)` in model class order;
+            P is 0 for a trial shorter than a patch.
+
+        Raises:
+            ValueError: when the model has no phoneme head.
+        """
+        config = self.model.config
+        if not config.ctc_head:
+            raise ValueError("The model has no phoneme head (ctc_head=False): build it from a phoneme model.")
+        trials: Any = self._evaluation_trials(dataset, needs_labels=False)
+        found: dict[int, np.ndarray] = {}
+        trials, readable, everything = *self._readable(trials), len(trials)
+        for batch, model in self._batches(trials.without_answers()):
+            inputs = self._prepare_inputs(_for_the_model(batch))
+            signal = ("input_features", "input_features_mask", "session_index", "participant_index")
+            _, _, logits = model.encode_neural(**{key: inputs[key] for key in signal if key in inputs})
+            for i, values in zip(batch["trial_index"].tolist(), logits.float().log_softmax(dim=-1).cpu().numpy()):
+                found[readable[i]] = values[: self._num_frames(trials.lengths[i])]
+        found = {i: values for part in self._gather([found]) for i, values in part.items()}
+        nothing = np.zeros((0, config.encoder_config.vocab_size), dtype=np.float32)
+        return [found.get(i, nothing) for i in range(everything)]
+
+    def _readable(self, trials: Any) -> tuple[Any, list[int]]:
+        """The trials that have a frame, and their positions."""
+        positions = [i for i, length in enumerate(trials.lengths) if self._num_frames(length) > 0]
+        return (trials if len(positions) == len(trials) else trials.subset(positions)), positions
 
     def _teacher_forced(self, trials: Any, prefix: str) -> dict[str, float]:
         """Loss and accuracy of each next token, given the true ones before it."""
         found: dict[int, tuple[float, int, int]] = {}
-        for batch, model in self._batches(trials.subset(self._readable(trials))):
+        for batch, model in self._batches(self._readable(trials)[0]):
             logits = model(**self._prepare_inputs(_for_the_model(batch))).logits[:, :-1].float().cpu()
             labels = batch["labels"][:, -logits.shape[1] :]
             losses = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none").sum(dim=1)

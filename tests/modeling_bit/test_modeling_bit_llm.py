@@ -167,6 +167,8 @@ def test_scores_of_the_last_positions_give_the_same_loss_and_too_few_are_refused
     torch.testing.assert_close(short.loss, model(**made).loss)
     with pytest.raises(ValueError, match="leaves labels out"):
         model(**made, logits_to_keep=kept - 1)
+    with pytest.raises(ValueError, match="as a number"):
+        model(**made, logits_to_keep=torch.arange(3))
 
 
 def test_the_contrasted_vectors_are_means_of_real_neural_tokens_and_of_the_sentence_alone():

@@ -199,6 +199,28 @@ def test_a_trial_without_a_frame_is_written_as_nothing_and_counts_as_errors(llm,
         llm.trainer(tmp_path, train=rows)
 
 
+def test_phonemes_are_read_by_the_same_encoder(llm, tmp_path):
+    rows = llm.trials(3)
+    rows[1] = {**rows[1], "features": rows[1]["features"][:3]}
+    run = llm.trainer(tmp_path, train=llm.trials(4))
+    found = run.predict_log_probs(rows)
+    model = llm.tiny.model(0.0).eval()
+    expected = llm.tiny.trainer(tmp_path / "ctc", net=model).predict_log_probs(rows)
+    assert found[1].shape == (0, 41)
+    for mine, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-5)
+    without = llm.trainer(tmp_path, built=llm.build(encoder=model.config))
+    with pytest.raises(ValueError, match="no phoneme head"):
+        without.predict_log_probs(rows)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_network_learns_and_writes_in_half_precision(llm, tmp_path):
+    run = llm.trainer(tmp_path, train=llm.trials(8), evaluation=llm.trials(8), use_cpu=False, bf16=True)
+    run.train()
+    assert run.model.device.type == "cuda" and np.isfinite(run.evaluate()["eval_loss"])
+
+
 def test_trials_without_a_sentence_can_be_written_but_not_learned(llm, tmp_path):
     rows = llm.trials(3)
     rows[2] = {**rows[2], "text": None}
