@@ -60,10 +60,10 @@ class Recipe:
     # A clip of 4 s that ends 3 s before its volume begins: around the peak of the response, at half the cost of 8 s.
     clip_s: float = 4.0
     end_offset_s: float = -3.0
-    updates: int = 80
+    updates: int = 160
     batch: int = 16
-    learning_rate: float = 2e-3
-    head_learning_rate: float = 5e-3
+    learning_rate: float = 1e-3
+    head_learning_rate: float = 2e-4
     weight_decay: float = 0.01
     layers: tuple[int, ...] = (3, 4)
     delays: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -116,7 +116,7 @@ def tune(condition: str, seed: int, folder: Path) -> Any:
     from transformers import AutoModel, set_seed
 
     from bit_speech import BrainTunedForVoxelPrediction, BrainTuningArguments, BrainTuningTrainer, StoryFeatureExtractor
-    from bit_speech.training.brain_tuning import StoryRunDataset
+    from bit_speech.training.brain_tuning import StoryRunDataset, fit_head
     from examples.brain_tune import disturb
 
     settings = CONDITIONS[condition]
@@ -142,6 +142,7 @@ def tune(condition: str, seed: int, folder: Path) -> Any:
         keep_convolutions=True, bf16=torch.cpu._is_avx512_bf16_supported(),
     )  # fmt: skip
     extractor = StoryFeatureExtractor(clip_s=RECIPE.clip_s, end_offset_s=RECIPE.end_offset_s)
+    fit_head(model, data, extractor)
     trainer = BrainTuningTrainer(model, arguments, data, extractor=extractor)
     trainer.train()
     shutil.rmtree(output, ignore_errors=True)

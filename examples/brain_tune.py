@@ -25,7 +25,7 @@ from bit_speech.data.story_runs import list_runs, read_run
 from bit_speech.evaluation.noise_ceiling import noise_ceiling
 from bit_speech.simulation.story_cohort import CohortConfig, speak_espeak, speak_tones, write_cohort
 from bit_speech.training import COMMON_SETTINGS, newest_complete_checkpoint
-from bit_speech.training.brain_tuning import StoryRunDataset, save_merged_body
+from bit_speech.training.brain_tuning import StoryRunDataset, fit_head, save_merged_body
 
 CONTROLS = ("none", "time_shifted", "permuted")
 
@@ -45,6 +45,7 @@ class ExperimentArguments:
     max_stories: int | None = HfArg(default=None, help="Stories to train on, the first of them.")
     model_config: dict[str, Any] | str | None = HfArg(default=None, help="Fields of BrainTunedConfig (JSON).")
     end_offset_s: float = HfArg(default=1.0, help="A clip ends so long after its TR began.")
+    fit_head: bool = HfArg(default=False, help="Start the head at a ridge regression; the published one is random.")
     weigh_by_ceiling: bool = HfArg(default=False, help="Weigh voxels by the noise ceiling of the test story's repeats.")
     control: str = HfArg(
         default="none", help="none, time_shifted or permuted (blocks of 15 TRs): BOLD of another time."
@@ -134,6 +135,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     extractor = StoryFeatureExtractor(clip_s=model.config.clip_s, end_offset_s=arguments.end_offset_s)
     weights = ceilings(folder, train.participants) if arguments.weigh_by_ceiling else None
     checkpoint = newest_complete_checkpoint(output)
+    if arguments.fit_head and checkpoint is None:
+        fit_head(model, train, extractor)
     trainer = BrainTuningTrainer(model, training, train, validation, extractor=extractor, voxel_weights=weights)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     scores = trainer.evaluate(validation, metric_key_prefix="validation") if validation else {}

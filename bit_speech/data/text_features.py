@@ -85,8 +85,7 @@ class WordVectors:
             raise ValueError(f"{len(kept)} different words cannot have {size} numbers each: give more text")
         self.index = {word: position for position, word in enumerate(kept)}
         # One long row of words with gaps between sentences that no window crosses.
-        gap = [-1] * window
-        row = np.array([self.index.get(word, -1) for words in texts for word in (*words, *gap)] + gap)
+        row = np.array([self.index.get(word, -1) for words in texts for word in words + [""] * window])
         pairs = csr_matrix((len(kept), len(kept)))
         for distance in range(1, window + 1):
             first, second = row[:-distance], row[distance:]

@@ -167,8 +167,8 @@ def fit_ridge(
                     scores[row, part] += found / len(folds)
         chosen = candidates[scores.argmax(axis=0)]
     solver = _Solver(inputs, dtype)
-    weights = np.empty((features.shape[1], responses.shape[1]), dtype=_numpy(dtype))
-    means = np.empty(responses.shape[1], dtype=_numpy(dtype))
+    weights: np.ndarray = np.empty((features.shape[1], responses.shape[1]), dtype=_numpy(dtype))
+    means: np.ndarray = np.empty(responses.shape[1], dtype=_numpy(dtype))
     for part in slices:
         block = torch.from_numpy(np.array(responses[:, part])).to(device, dtype)
         means[part] = block.mean(dim=0).cpu().numpy()

@@ -16,6 +16,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from bit_speech.data.story_runs import read_run, read_story
 from bit_speech.evaluation.encoding import correlation_by_voxel
+from bit_speech.evaluation.ridge import fit_ridge
 from bit_speech.training.run_record import describe_run
 from bit_speech.training.surviving import SurvivingTrainer
 from bit_speech.training.training_arguments import CommonTrainingArguments
@@ -235,6 +236,68 @@ def keep_convolutions(
     return found
 
 
+@torch.no_grad()
+def fit_head(
+    model: BrainTunedForVoxelPrediction,
+    dataset: StoryRunDataset,
+    extractor: StoryFeatureExtractor,
+    batch_size: int = 16,
+) -> float:
+    """Start the voxel head at the ridge regression of the body as it is, so that the body is not tuned to a random head.
+
+    Args:
+        model ([`BrainTunedForVoxelPrediction`]): the model; its head is changed. Deviations stay none.
+        dataset ([`StoryRunDataset`]): runs; clips that several participants heard are heard once.
+        extractor ([`StoryFeatureExtractor`]): cuts and normalises clips.
+        batch_size (`int`): clips at a time.
+
+    Returns:
+        `float`: mean correlation with held-out blocks at the penalties that were chosen.
+
+    Raises:
+        ValueError: if the readout has regions.
+
+    Note:
+        Kumar et al. 2022, arXiv 2202.10054: a random head distorts the features that are tuned through it. The
+        published system starts at random.
+    """
+    if model.config.readout == "regions":
+        raise ValueError("the head of a readout with regions has no closed form; leave it random")
+    was_training = model.training
+    model.eval()
+    pooled: dict[tuple[str, float], np.ndarray] = {}
+    for run in dataset.runs:
+        times = [time for time in run.tr_times_s.tolist() if (run.story_id, round(time, 6)) not in pooled]
+        for start in range(0, len(times), batch_size):
+            part = times[start : start + batch_size]
+            clips = torch.from_numpy(extractor(dataset.stories[run.story_id], part)["input_values"]).to(model.device)
+            found = model.model(clips).pooled.float().cpu().numpy()
+            pooled |= {(run.story_id, round(time, 6)): one for time, one in zip(part, found)}
+    model.train(was_training)
+    groups = [dataset.participants] if model.config.head != "separate" else [[name] for name in dataset.participants]
+    scores = []
+    for copy, names in enumerate(groups):
+        runs = [run for run in dataset.runs if run.participant_id in names]
+        features = {
+            str(i): np.stack([pooled[r.story_id, round(t, 6)] for t in r.tr_times_s]) for i, r in enumerate(runs)
+        }
+        # The same story must not be in training and validation of a penalty: participants hear the same ones.
+        order = sorted({run.story_id for run in runs})
+        fold = np.concatenate([np.full(len(run.responses), order.index(run.story_id) % 5) for run in runs])
+        folds = [np.flatnonzero(fold == number) for number in sorted(set(fold.tolist()))]
+        if len(folds) == 1:
+            folds = np.array_split(np.arange(len(inputs)), 2)
+        scale = inputs.std(axis=0) + 1e-6
+        fit = fit_ridge(inputs / scale, np.concatenate([run.responses for run in runs]), np.logspace(0, 6, 13), folds)
+        weights = fit.weights / scale[:, None]
+        model.head.weight[copy] = torch.from_numpy(weights.T.astype(np.float32))
+        model.head.bias[copy] = torch.from_numpy(
+            (fit.voxel_means - (fit.feature_means * scale) @ weights).astype(np.float32)
+        )
+        scores.append(float(fit.scores.max(axis=0).mean()))
+    return float(np.mean(scores))
+
+
 @dataclass
 class BrainTuningArguments(CommonTrainingArguments):
     """Settings of a brain-tuning; every field of `transformers.TrainingArguments` is there too.
@@ -397,7 +460,7 @@ class BrainTuningTrainer(SurvivingTrainer):
         Returns:
             The schedule.
         """
-        if not self.args.legacy or self.lr_scheduler is not None:
+        if not self.args.legacy:
             return super().create_scheduler(num_training_steps, optimizer)
         dataset: StoryRunDataset = self.train_dataset
         stories = len({run.story_id for run in dataset.runs})

@@ -13,6 +13,7 @@ from bit_speech.training.brain_tuning import (
     BrainTuningTrainer,
     StoryRunDataset,
     StretchBatchSampler,
+    fit_head,
     legacy_factor,
 )
 from modeling_bit.modeling_brain_tuned import BrainTunedForVoxelPrediction
@@ -150,3 +151,32 @@ def test_kept_convolutions_change_no_more_than_rounding(tmp_path):
     plain.train()
     kept.train()
     np.testing.assert_allclose(losses(tmp_path / "b"), losses(tmp_path / "a"), atol=2e-3)
+
+
+@pytest.mark.parametrize("head", ["shared", "separate"])
+def test_a_fitted_head_predicts_what_ridge_on_the_pooled_frames_predicts(head):
+    torch.manual_seed(0)
+    data, extractor = dataset(), StoryFeatureExtractor(clip_s=4.0)
+    model = BrainTunedForVoxelPrediction(config(participants=PEOPLE, head=head)).eval()
+    before = [np.mean([_fit(model, data, run, extractor)]) for run in data.runs]
+    fit_head(model, data, extractor)
+    after = [np.mean([_fit(model, data, run, extractor)]) for run in data.runs]
+    assert np.mean(after) < np.mean(before)
+    # The mean of a ridge regression's predictions is the mean of what it was fitted to.
+    people = [["S00", "S01"]] if head == "shared" else [["S00"], ["S01"]]
+    for names in people:
+        runs = [run for run in data.runs if run.participant_id in names]
+        predicted = np.concatenate([_predict(model, data, run, extractor) for run in runs])
+        measured = np.concatenate([run.responses for run in runs])
+        np.testing.assert_allclose(predicted.mean(axis=0), measured.mean(axis=0), atol=1e-4)
+
+
+def _predict(model, data, run, extractor) -> np.ndarray:
+    clips = torch.from_numpy(extractor(data.stories[run.story_id], run.tr_times_s)["input_values"])
+    person = torch.full((len(clips),), PEOPLE.index(run.participant_id))
+    with torch.no_grad():
+        return model(clips, person).logits.numpy()
+
+
+def _fit(model, data, run, extractor) -> float:
+    return float(np.square(_predict(model, data, run, extractor) - run.responses).mean())
