@@ -243,7 +243,7 @@ def fit_head(
     extractor: StoryFeatureExtractor,
     batch_size: int = 16,
 ) -> float:
-    """Start the voxel head at the ridge regression of the body as it is, so that the body is not tuned to a random head.
+    """Start the voxel head at a ridge regression, so that the body is not tuned to a random head.
 
     Args:
         model ([`BrainTunedForVoxelPrediction`]): the model; its head is changed. Deviations stay none.
@@ -278,9 +278,7 @@ def fit_head(
     scores = []
     for copy, names in enumerate(groups):
         runs = [run for run in dataset.runs if run.participant_id in names]
-        features = {
-            str(i): np.stack([pooled[r.story_id, round(t, 6)] for t in r.tr_times_s]) for i, r in enumerate(runs)
-        }
+        inputs = np.stack([pooled[run.story_id, round(time, 6)] for run in runs for time in run.tr_times_s.tolist()])
         # The same story must not be in training and validation of a penalty: participants hear the same ones.
         order = sorted({run.story_id for run in runs})
         fold = np.concatenate([np.full(len(run.responses), order.index(run.story_id) % 5) for run in runs])
