@@ -41,6 +41,13 @@ from bit_speech.training import (
 
 # The paper's way to generate (arXiv 2511.21740), scored beside the greedy one that chooses the checkpoint.
 NUCLEUS = {"do_sample": True, "top_p": 0.9, "temperature": 0.7, "top_k": 0, "num_beams": 1}
+STAGE_SETTINGS = (
+    "projector_learning_rate",
+    "language_model_learning_rate",
+    "negative_queue",
+    "max_new_tokens",
+    "num_beams",
+)
 
 
 @dataclass
@@ -136,7 +143,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         [EndToEndArguments, BITLLMTrainingArguments],
         description=(__doc__ or "").split("\n\n")[0],
         example="python examples/train_bit_llm.py --config examples/configs/bit_llm_small.yaml --mode full",
-        highlights=(*COMMON_SETTINGS, "negative_queue", "max_new_tokens", "num_beams"),
+        highlights=(*COMMON_SETTINGS, *STAGE_SETTINGS),
     )
     arguments, training = parser.parse(argv)
     output = Path(training.output_dir)

@@ -19,6 +19,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from bit_speech.evaluation import word_error_rate
 from bit_speech.training.batches import LengthSortedBatchSampler
+from bit_speech.training.parameter_groups import parameter_groups
 from bit_speech.training.sentence_trials import SentenceTrials
 from bit_speech.training.trainer import BITTrainer
 from bit_speech.training.training_arguments import BITTrainingArguments
@@ -34,6 +35,10 @@ class BITLLMTrainingArguments(BITTrainingArguments):
     """Settings of an end-to-end training run; every field of [`BITTrainingArguments`] is there too.
 
     Args:
+        projector_learning_rate (`float`, *optional*): peak learning rate of the projector and the aligner, which are
+            new. None gives them `learning_rate`.
+        language_model_learning_rate (`float`, *optional*): peak learning rate of the language model or its adapters.
+            None gives them `learning_rate`.
         negative_queue (`int`): vectors of past trials that are further negatives of the contrastive loss.
         max_new_tokens (`int`): longest answer in evaluation.
         num_beams (`int`): beams in evaluation; 1 is greedy.
@@ -57,6 +62,12 @@ class BITLLMTrainingArguments(BITTrainingArguments):
     metric_for_best_model: str | None = field(
         default="eval_wer", metadata={"help": "What decides the best checkpoint: the free-running word error rate."}
     )
+    projector_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of the new parts, projector and aligner."}
+    )
+    language_model_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of the language model or its adapters."}
+    )
     negative_queue: int = field(default=0, metadata={"help": "Vectors of past trials kept as further negatives."})
     max_new_tokens: int = field(default=25, metadata={"help": "Longest answer in evaluation, in tokens."})
     num_beams: int = field(default=1, metadata={"help": "Beams in evaluation; 1 is greedy."})
@@ -68,6 +79,10 @@ class BITLLMTrainingArguments(BITTrainingArguments):
             ValueError: when a value is out of range.
         """
         super().__post_init__()
+        for name in ("projector_learning_rate", "language_model_learning_rate"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name} is {value}; it must be 0 (frozen) or positive")
         for name, least in (("negative_queue", 0), ("max_new_tokens", 1), ("num_beams", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
@@ -123,6 +138,33 @@ class ContrastiveTrainer(BITTrainer):
         return self._loader(trials, own)
 
     # ---- optimisation ----
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Build the optimizer with groups for encoder, new parts and language model.
+
+        Args:
+            model (`nn.Module`, *optional*): the model; default the trainer's own.
+
+        Returns:
+            `torch.optim.Optimizer`: one group per (part, decay) that has parameters.
+        """
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            new, args = self.args.projector_learning_rate, self.args
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(args, model)
+            rates = {"neural_projector": new, "language_model": args.language_model_learning_rate}
+            if self.model.config.contrastive_weight > 0:
+                rates["aligner"] = new
+            groups = parameter_groups(
+                model,
+                args.learning_rate,
+                args.weight_decay,
+                args.read_in_learning_rate,
+                args.head_learning_rate,
+                module_rates=rates,
+            )
+            self.optimizer = optimizer_class(groups, **settings)
+        return self.optimizer
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """Collect the batches of one update and count its trials and tokens over all processes.

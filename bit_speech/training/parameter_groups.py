@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -37,6 +38,7 @@ def parameter_groups(
     weight_decay: float,
     read_in_learning_rate: float | None = None,
     head_learning_rate: float | None = None,
+    module_rates: Mapping[str, float | None] | None = None,
 ) -> list[dict[str, Any]]:
     """Group the trainable parameters for an optimizer.
 
@@ -47,6 +49,8 @@ def parameter_groups(
             have none: a day's map starts at the identity, and decay would pull it to zero.
         read_in_learning_rate (`float`, *optional*): peak rate of the read-in.
         head_learning_rate (`float`, *optional*): peak rate of the head.
+        module_rates (`Mapping[str, float]`, *optional*): peak rates of whole modules by their name, such as
+            `language_model`; everything inside belongs to the module and not to read-in or head.
 
     Returns:
         `list[dict]`: groups with `params`, `lr`, `weight_decay` and `name`; parts without parameters are left out.
@@ -54,12 +58,13 @@ def parameter_groups(
     Raises:
         ValueError: when a part that the model does not have is given a rate.
     """
-    rates = {"read_in": read_in_learning_rate, "body": None, "head": head_learning_rate}
+    modules = {name: rate for name, rate in (module_rates or {}).items() if rate is not None}
+    rates = {"read_in": read_in_learning_rate, "body": None, "head": head_learning_rate, **modules}
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        part = part_of(name)
+        part = next((module for module in modules if module in name.split(".")), part_of(name))
         decays = parameter.ndim >= 2 and not _NO_DECAY.search(name)
         rate = rates[part] if rates[part] is not None else learning_rate
         group = groups.setdefault(
@@ -74,5 +79,7 @@ def parameter_groups(
         group["params"].append(parameter)
     for part, rate in rates.items():
         if rate is not None and not any(key[0] == part for key in groups):
-            raise ValueError(f"{part}_learning_rate is {rate}, but the model has no trainable parameters of its {part}")
+            raise ValueError(
+                f"{part} has learning rate {rate}, but the model has no trainable parameters of its {part}"
+            )
     return list(groups.values())

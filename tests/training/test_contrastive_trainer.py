@@ -229,7 +229,31 @@ def test_trials_without_a_sentence_can_be_written_but_not_learned(llm, tmp_path)
     assert len(llm.trainer(tmp_path, train=llm.trials(4)).write_sentences(rows)) == 3
 
 
-@pytest.mark.parametrize("name, value", [("negative_queue", -1), ("max_new_tokens", 0), ("num_beams", 0)])
+def test_new_parts_language_model_and_encoder_learn_at_their_own_rates(llm, tmp_path):
+    run = llm.trainer(
+        tmp_path,
+        train=llm.trials(4),
+        learning_rate=1e-4,
+        projector_learning_rate=1e-3,
+        language_model_learning_rate=2e-4,
+    )
+    expected = {"encoder": 1e-4, "neural_projector": 1e-3, "aligner": 1e-3, "language_model": 2e-4}
+    rates = {id(p): group["lr"] for group in run.create_optimizer().param_groups for p in group["params"]}
+    for name, parameter in run.model.named_parameters():
+        if parameter.requires_grad:
+            assert rates.pop(id(parameter)) == expected[name.split(".")[0]], name
+    assert not rates
+    frozen = llm.build()
+    frozen[0].language_model.requires_grad_(False)
+    run = llm.trainer(tmp_path, train=llm.trials(4), built=frozen, language_model_learning_rate=1e-4)
+    with pytest.raises(ValueError, match="language_model has learning rate"):
+        run.create_optimizer()
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("negative_queue", -1), ("projector_learning_rate", -1.0), ("max_new_tokens", 0), ("num_beams", 0)],
+)
 def test_settings_out_of_range_are_named(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"{name} is {value}"):
         BITLLMTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **{name: value})
