@@ -79,7 +79,5 @@ def parameter_groups(
         group["params"].append(parameter)
     for part, rate in rates.items():
         if rate is not None and not any(key[0] == part for key in groups):
-            raise ValueError(
-                f"{part} has learning rate {rate}, but the model has no trainable parameters of its {part}"
-            )
+            raise ValueError(f"{part}_learning_rate is {rate}, but the model has no trainable parameters of its {part}")
     return list(groups.values())

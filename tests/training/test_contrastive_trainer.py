@@ -246,7 +246,7 @@ def test_new_parts_language_model_and_encoder_learn_at_their_own_rates(llm, tmp_
     frozen = llm.build()
     frozen[0].language_model.requires_grad_(False)
     run = llm.trainer(tmp_path, train=llm.trials(4), built=frozen, language_model_learning_rate=1e-4)
-    with pytest.raises(ValueError, match="language_model has learning rate"):
+    with pytest.raises(ValueError, match="language_model_learning_rate is 0.0001"):
         run.create_optimizer()
 
 
