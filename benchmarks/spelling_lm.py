@@ -54,30 +54,32 @@ def pseudo_posteriors(phonemes: list[int], rng: np.random.Generator) -> np.ndarr
 
     Args:
         phonemes: class indices of the sentence, SIL after every word.
-        rng: for pace, confusions, deletions and insertions (together near 8 % of the phonemes).
+        rng: for pace, confusions, deletions and insertions (together near 8 % of the phonemes), and for how long a
+            phoneme is held: some heads give a single peak between blanks, others hold a phoneme until the next.
 
     Returns:
         float32 of shape (frames, 41): probabilities; at a tenth of a second a frame the pace is that of slow speech.
     """
     count = len(phonemes)
-    pace = rng.uniform(1.4, 4.5)
-    gaps = np.maximum(1, np.rint(rng.gamma(2.5, pace / 2.5, count))).astype(int)
-    gaps[0] = rng.integers(1, 10)
-    peaks = gaps.cumsum()
-    frames = np.zeros((peaks[-1] + rng.integers(1, 9), NUM_CLASSES), np.float32)
+    pace, held = rng.uniform(1.4, 4.5), rng.uniform(0, 1)
+    spans = np.maximum(1, np.rint(rng.gamma(2.5, pace / 2.5, count))).astype(int)
+    again = np.equal(phonemes[:-1], phonemes[1:])
+    spans[:-1][again] = np.maximum(spans[:-1][again], 2)  # a blank must fit between two equal phonemes
+    onsets = rng.integers(1, 12) + np.append(0, spans[:-1].cumsum())
+    runs = 1 + np.rint(np.clip(rng.normal(held, 0.2, count), 0, 1) * (spans - 1)).astype(int)
+    runs[:-1][again] = np.minimum(runs[:-1][again], spans[:-1][again] - 1)
+    frames = np.zeros((onsets[-1] + spans[-1] + rng.integers(1, 14), NUM_CLASSES), np.float32)
     rows = confusable()
     unsure = rng.random(count) < 0.2
     sure = np.where(unsure, rng.uniform(0.15, 0.95, count), rng.uniform(0.9, 1.0, count))
     scale = np.where(rng.random(count) < 0.02, rng.uniform(0, 0.3, count), 1.0)
     draws = rng.random(count)
-    spread = rng.random(count)
-    for index, (label, peak) in enumerate(zip(phonemes, peaks)):
-        frames[peak, label] += sure[index] * scale[index]
+    for index, (label, onset) in enumerate(zip(phonemes, onsets)):
+        run = slice(onset, onset + runs[index])
+        frames[run, label] = sure[index] * scale[index]
         if unsure[index]:
             other = min(int(np.searchsorted(rows[label], draws[index])), NUM_CLASSES - 1)
-            frames[peak, other] += 0.9 * (1 - sure[index]) * scale[index]
-        if spread[index] < 0.3 and gaps[index] > 1:
-            frames[peak - 1] = frames[peak] * spread[index] / 0.3
+            frames[run, other] += 0.9 * (1 - sure[index]) * scale[index]
     for _ in range(rng.binomial(count, 0.02)):
         place = rng.integers(1, len(frames))
         if not frames[place].any():
