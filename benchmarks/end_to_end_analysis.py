@@ -36,12 +36,12 @@ def threads(number: int) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def load_network(**settings: Any) -> tuple[Any, Any]:
+def load_network() -> tuple[Any, Any]:
     """The trained network of the first seed and its processor."""
     from bit_speech.training.llm_stages import load_end_to_end
     from processing_bit.processing_bit_llm import BITLLMProcessor
 
-    return load_end_to_end(MODEL, **settings).eval(), BITLLMProcessor.from_pretrained(MODEL)
+    return load_end_to_end(MODEL).eval(), BITLLMProcessor.from_pretrained(MODEL)
 
 
 def median_ms(call: Callable[[int], Any], count: int) -> float:
@@ -248,7 +248,8 @@ def attention(person: Person, texts: list[str]) -> dict[str, Any]:
     from bit_speech.evaluation import attention_over_neural
     from bit_speech.evaluation.representation_figures import attention_figure
 
-    model, processor = load_network(attn_implementation="eager")
+    model, processor = load_network()
+    model.set_attn_implementation({"text_config": "eager"})
     index = max(range(30), key=lambda place: len(texts[place].split()))
     inputs = signal_of(processor, [person.trials["test"][index]])
     with torch.no_grad():
