@@ -14,6 +14,10 @@ from bit_speech.hub import command as publish_command
 CONVERTERS = {
     "brain_to_text_24": "T12, attempted speech: competitionData, MATLAB v5",
     "brain_to_text_25": "T15, attempted speech: hdf5_data_final",
+    "podcast_ecog": "nine patients, a podcast, ECoG and sound: OpenNeuro ds005574, BIDS",
+    "brain_treebank": "ten patients, movies, sEEG and your copies of the sound: HDF5",
+    "bids_ieeg_audio": "any BIDS folder of iEEG with sound files",
+    "own_ieeg_audio": "your own days of EDF and WAV on two clocks, with a small YAML file",
     "participant": "your own NPZ, HDF5 or NWB files, with a small YAML file",
     "chowdhury_2020": "macaques, reaching, area 2: Dryad, trial_data",
     "churchland_2012": "macaques, maze reaching: DANDI:000070",
@@ -102,8 +106,8 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser(
         "evaluate",
         help="error rates of a trained model on trials, with words if given a lexicon",
-        epilog="example:\n  bit-speech evaluate --model runs/me/model --trials runs/me/trials --lexicon cmudict --lm lm.bin"
-        "\n\nWithout --lexicon only phonemes are scored.",
+        epilog="example:\n  bit-speech evaluate --model runs/me/model --trials runs/me/trials --lexicon cmudict --lm "
+        "lm.bin\n\nWithout --lexicon only phonemes are scored.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     evaluate.add_argument("--model", required=True, help="folder or Hub name of model and processor")

@@ -431,6 +431,20 @@ def load_segments(folder: str | Path) -> Iterable[Mapping[str, Any]]:
                 yield row
 
 
+def _arrow_column(value: Any, kind: Any) -> Any:
+    """A column of one row; arrays are not turned into Python numbers on the way."""
+    import pyarrow as pa
+
+    if isinstance(value, np.ndarray):
+        flat = pa.array(value.ravel())
+        for size in reversed(value.shape):
+            flat = pa.ListArray.from_arrays(pa.array(np.arange(0, len(flat) + 1, size, dtype=np.int32)), flat)
+        if isinstance(kind, pa.ExtensionType):
+            return pa.ExtensionArray.from_storage(kind, flat.cast(kind.storage_type))
+        return flat.cast(kind)
+    return pa.array([value], kind)
+
+
 def write_segments(path: str | Path, segments: Iterable[Mapping[str, Any]]) -> int:
     """Check segments and write them to a Parquet file, which appears under its name only when it is complete.
 
@@ -457,8 +471,8 @@ def write_segments(path: str | Path, segments: Iterable[Mapping[str, Any]]) -> i
             features = segment_features(segment["ieeg"].shape[1])
             if writer is None:
                 writer = pq.ParquetWriter(partial, features.arrow_schema, compression="zstd", compression_level=1)
-            encoded = features.encode_batch({name: [segment[name]] for name in features})
-            writer.write_table(pa.table(encoded, schema=features.arrow_schema))
+            columns = [_arrow_column(segment[field.name], field.type) for field in features.arrow_schema]
+            writer.write_table(pa.Table.from_arrays(columns, schema=features.arrow_schema))
             count += 1
         if writer is None:
             raise ValueError(f"{path.name} would hold no segment")

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from bit_speech.files import write_bytes
 from bit_speech.import_utils import require
 
 IEEG_KINDS: tuple[str, ...] = ("seeg", "ecog", "dbs", "eeg")
@@ -150,6 +151,47 @@ class EDFRecording:
         values *= self._gain
         values += self._offset
         return values
+
+
+def write_edf(
+    path: str | os.PathLike[str],
+    values: np.ndarray,
+    rate_hz: int,
+    channel_names: Sequence[str],
+    limit_uv: float = 3276.7,
+) -> None:
+    """Write a plain EDF file of whole seconds, in microvolts.
+
+    Args:
+        path (`str`): destination.
+        values (`np.ndarray` of shape `(C, n)`): volts.
+        rate_hz (`int`): samples per second.
+        channel_names (`Sequence[str]`): at most 16 letters each.
+        limit_uv (`float`): largest value that can be written; the resolution is a 32,767th of it.
+
+    Raises:
+        ValueError: if a value is larger, or the recording is shorter than a second.
+    """
+    channels, seconds = len(values), values.shape[1] // rate_hz
+    microvolts = 1e6 * values[:, : seconds * rate_hz]
+    if not seconds or np.abs(microvolts).max() > limit_uv:
+        raise ValueError(f"{values.shape[1]} samples up to {np.abs(1e6 * values).max():.0f} uV; limit_uv is {limit_uv}")
+
+    def text(value: Any, width: int) -> bytes:
+        return f"{value:<{width}}"[:width].encode("ascii")
+
+    head = [("0", 8), ("X X X X", 80), ("Startdate X X X X", 80), ("01.01.00", 8), ("00.00.00", 8)]
+    head += [(256 * (channels + 1), 8), ("", 44), (seconds, 8), (1, 8), (channels, 4)]
+    columns: list[tuple[Sequence[Any], int]] = [(channel_names, 16)]
+    for constant, width in (("", 80), ("uV", 8), (f"{-limit_uv:.6g}", 8), (f"{limit_uv:.6g}", 8)):
+        columns.append(([constant] * channels, width))
+    for number, width in ((-32767, 8), (32767, 8), ("", 80), (rate_hz, 8), ("", 32)):
+        columns.append(([number] * channels, width))
+    digital = np.round(microvolts * (32767 / limit_uv)).astype("<i2")
+    content = b"".join(text(*entry) for entry in head)
+    content += b"".join(text(value, width) for column, width in columns for value in column)
+    content += np.ascontiguousarray(digital.reshape(channels, seconds, rate_hz).transpose(1, 0, 2)).tobytes()
+    write_bytes(path, content)
 
 
 class MNERecording:

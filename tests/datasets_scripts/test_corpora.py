@@ -213,7 +213,9 @@ def test_the_command_teaches_reports_and_refuses(tmp_path, capsys):
 
 
 def test_the_command_line_lists_every_converter(capsys):
-    assert sorted([*PUBLISHED, "brain_to_text_24", "brain_to_text_25", "participant"]) == sorted(CONVERTERS)
+    with_sound = ["bids_ieeg_audio", "brain_treebank", "own_ieeg_audio", "podcast_ecog"]
+    speech = ["brain_to_text_24", "brain_to_text_25", "participant"]
+    assert sorted([*PUBLISHED, *speech, *with_sound]) == sorted(CONVERTERS)
     with pytest.raises(SystemExit):
         main(["convert", "--help"])
     shown = capsys.readouterr().out
