@@ -50,6 +50,7 @@ def test_accumulation_over_uneven_batches_is_one_big_batch(llm, tmp_path):
         torch.testing.assert_close(cut.model.state_dict()[name], value, atol=1e-5, rtol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_with_two_batches_each_are_one_big_batch(llm, whole, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     processes = [

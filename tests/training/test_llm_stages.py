@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, pipeline
 
 from bit_speech.training import (
     build_end_to_end,
@@ -198,6 +199,7 @@ def adapted(llm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapted")
     model, processor = llm.build(contrastive_weight=0.3)
     model.save_pretrained(folder / "base")
+    processor.save_pretrained(folder / "base")
     run = llm.trainer(
         folder / "run",
         train=llm.trials(8),
@@ -244,6 +246,19 @@ def test_adapters_are_small_and_hold_the_trained_parts_whole(adapted):
     assert (folder / "model" / "processor_config.json").is_file()
 
 
+def test_a_pipeline_reads_with_adapters(adapted, llm):
+    folder, run, _, _ = adapted
+    rows = llm.trials(2)
+    read = pipeline("neural-to-text", model=str(folder / "model"))
+    statistics = (np.zeros(8), np.ones(8))
+    found = read([row["features"] for row in rows], session_id="p.0", statistics=statistics, max_new_tokens=4)
+    features = [row["features"] for row in rows]
+    batch = run.processing_class.for_generation(features, session_id="p.0", statistics=statistics, return_tensors="pt")
+    ids = run.model.eval().generate(**batch, max_new_tokens=4, do_sample=False)
+    texts = run.processing_class.decode_answers(ids, batch["input_ids"].shape[1])
+    assert [answer["text"] for answer in found] == texts
+
+
 def test_a_base_that_moved_with_its_adapters_is_found_and_one_that_is_gone_is_named(adapted, tmp_path):
     folder, _, batch, expected = adapted
     (tmp_path / "model").symlink_to(folder / "model")
@@ -282,7 +297,6 @@ assert type(processor).__module__.startswith("transformers_modules."), type(proc
 trials = [batch["input_features"][i].numpy() for i in range(2)]
 inputs = processor.for_generation(trials, session_id="p.0", return_tensors="pt")
 found["written"] = whole.generate(**inputs, max_new_tokens=3, do_sample=False)
-processor.save_pretrained(folder + "/base")
 read = pipeline("neural-to-text", model=folder + "/base", trust_remote_code=True)
 assert type(read).__module__.startswith("transformers_modules."), type(read)
 texts = [answer["text"] for answer in read([trials[0]], session_id="p.0", max_new_tokens=3)]
