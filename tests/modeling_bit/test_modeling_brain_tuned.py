@@ -11,6 +11,7 @@ import bit_speech  # noqa: F401  (makes the Auto classes know the models)
 from configuration_bit.configuration_brain_tuned import BrainTunedConfig
 from modeling_bit.losses_brain_tuned import voxel_loss
 from modeling_bit.modeling_brain_tuned import BrainTunedForVoxelPrediction, BrainTunedModel, canonical_hrf
+from processing_bit.feature_extraction_story import StoryFeatureExtractor
 
 BODY = {
     "model_type": "wav2vec2", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -91,7 +92,10 @@ class Block:
         if name.split('.')[0] in ('bit_speech', 'configuration_bit', 'modeling_bit', 'processing_bit'):
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Block())
-from transformers import AutoModel, AutoModelForAudioClassification
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
+extractor = AutoFeatureExtractor.from_pretrained('model', trust_remote_code=True)
+clips = extractor([0.0, 1.0] * 16000, tr_times_s=[0.0, 1.0])['input_values']
+assert clips.shape == (2, 64000), clips.shape
 audio = torch.load('audio.pt', weights_only=True)
 model = AutoModelForAudioClassification.from_pretrained('model', trust_remote_code=True).eval()
 torch.save(model(audio).logits.detach(), 'logits.pt')
@@ -104,6 +108,7 @@ torch.save(merged(audio).last_hidden_state.detach(), 'frames.pt')
 def test_model_and_merged_body_load_where_this_package_is_missing(tmp_path):
     model = build()
     model.save_pretrained(tmp_path / "model")
+    StoryFeatureExtractor(clip_s=4.0).save_pretrained(tmp_path / "model")
     model.merge_body().save_pretrained(tmp_path / "merged")
     torch.save(audio(), tmp_path / "audio.pt")
     environment = {"PATH": "", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
