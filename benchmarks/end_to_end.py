@@ -4,6 +4,7 @@
     python -m benchmarks.end_to_end --causal_lm FOLDER    # with a model of examples/train_causal_lm.py that is there
     python -m benchmarks.end_to_end --groups main         # the comparison with the cascade alone
     python -m benchmarks.end_to_end --tables              # only the tables, from the cells that exist
+    python -m benchmarks.end_to_end --tables --latency    # and the latencies again (three minutes), on a quiet machine
 
 A cell is one (participant, variant, seed). Participants are simulated: `attempted` is t15-like (the encoders of
 `benchmarks/encoders.py`), `imagined_*` is that of `benchmarks/pretraining.py` with fifty words. Encoders learn phonemes
@@ -135,8 +136,8 @@ def interval(tables: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generat
     return [float(whole), float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))]
 
 
-def summarise() -> dict[str, Any]:
-    """Put the finished cells into tables."""
+def summarise(measure_again: bool = False) -> dict[str, Any]:
+    """Put the finished cells into tables; latencies are kept from an earlier run unless they shall be measured again."""
     cells = read_cells()
     stored = RESULTS / f"{NAME}.json"
     before = json.loads(stored.read_text()) if stored.exists() else {}
@@ -195,7 +196,7 @@ def summarise() -> dict[str, Any]:
 
         for name, make in (("latency", measure_latency), ("analysis", analyse)):
             path = WORK / f"{name}.json"
-            if not path.exists():
+            if not path.exists() or (measure_again and name == "latency"):
                 write_json(path, make())
             result[name] = json.loads(path.read_text())
     save_result(NAME, result)
@@ -210,6 +211,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--processes", type=int, default=max(1, os.cpu_count() or 2), help="cells at once, one thread")
     parser.add_argument("--tables", action="store_true", help="only collect the finished cells")
+    parser.add_argument("--latency", action="store_true", help="measure latencies again, for a quiet machine")
     parser.add_argument("--cell", nargs=3, metavar=("PARTICIPANT", "VARIANT", "SEED"), help="run one cell here")
     arguments = parser.parse_args()
     if arguments.cell:
@@ -238,7 +240,7 @@ def main() -> None:
             with ThreadPoolExecutor(arguments.processes) as pool:
                 for finished in [pool.submit(start, cell) for cell in missing]:
                     finished.result()
-    result = summarise()
+    result = summarise(arguments.latency)
     for row in [*result["rows"]["main"], *result["rows"]["imagined"]]:
         print(row["kind"], f"{row['way']:32s}", row["seeds"], " ".join(f"{100 * value:.1f}" for value in row["wer"]))
     for row in result["rows"]["ablation"]:
