@@ -6,8 +6,8 @@
 
 Three simulated patients (seeds 1 to 3 of the simulator) with weights of three seeds each. A cell is one patient, seed
 and group of conditions, and is a file; a run that was stopped goes on. Training, validation and test are different
-recording files. Nothing is selected on the test files: recipe and signal-to-noise ratio were chosen on patient 0, who is
-not in the table.
+recording files. Nothing is selected on the test files: recipe and signal-to-noise ratio were chosen on patient 0, who
+is not in the table.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import tables_ieeg_audio
 from benchmarks.common import RESULTS
 from bit_speech.files import write_text
 
@@ -717,6 +718,9 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "language_models": language_models,
     "encoding": encoding,
     "brain_tuning": brain_tuning,
+    "ieeg_audio": tables_ieeg_audio.ieeg_audio,
+    "ieeg_preprocessing": tables_ieeg_audio.ieeg_preprocessing,
+    "ieeg_preprocessing_day": tables_ieeg_audio.ieeg_preprocessing_day,
 }
 
 
