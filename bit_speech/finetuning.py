@@ -177,6 +177,8 @@ def finetune(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.prog = "bit-speech finetune"
     (arguments,) = parser.parse(argv)
     output = Path(arguments.output_dir)
+    if not arguments.check_only:
+        parser.save_beside(output, write=False)
 
     from transformers import set_seed
 
@@ -429,10 +431,10 @@ def _card(arguments: FinetuneArguments, report: DataReport, trials: Dataset) -> 
     facts = {
         "title": f"A decoder of {first['task'].replace('_', ' ')} for {', '.join(report.participants)}",
         "simulated": "simulated" in source.lower(),
-        "task": first["task"],
+        "task": str(first["task"]),
         "implant": f"channels in {', '.join(areas)}: {kinds}",
         "data": source or None,
-        "data_licence": first["licence"],
+        "data_licence": str(first["licence"]),
         "base_model": arguments.base if arguments.base and not Path(arguments.base).exists() else None,
         "licence": None,
         "participants": None,

@@ -1,5 +1,6 @@
 """The command line refuses what it cannot do, and says what to do instead."""
 
+import json
 import subprocess
 import sys
 
@@ -30,7 +31,47 @@ def test_a_language_model_without_a_lexicon_is_refused(tmp_path, capsys):
     assert "--lexicon" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["convert", "simulate", "evaluate", "demo", "info"])
+COMMANDS = ["convert", "simulate", "evaluate", "build-lm", "demo", "finetune", "publish", "doctor", "info"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    shown = capsys.readouterr().out
+    assert stopped.value.code == 0 and "example" in shown and f"bit-speech {command}" in shown
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_flag_that_no_command_has_ends_with_status_2(command, capsys):
+    try:
+        status = main([command, "--no_such_flag", "x"])
+    except SystemExit as stopped:
+        status = stopped.code
+    assert status == 2
+    assert capsys.readouterr().err
+
+
+def test_doctor_says_what_is_missing_and_how_to_get_it(capsys, monkeypatch):
+    monkeypatch.setattr("bit_speech.doctor.is_available", lambda name: name != "peft")
+    assert main(["doctor", "--json"]) == 0
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert checks["peft"]["state"] == "missing" and "bit-speech[llm]" in checks["peft"]["remedy"]
+    assert checks["torch"]["state"] == "ok" and checks["torch"]["remedy"] == ""
+
+
+def test_doctor_fails_when_a_needed_package_is_too_old(capsys, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: ["numpy>=99"])
+    assert main(["doctor"]) == 1
+    assert "pip install 'numpy>=99'" in capsys.readouterr().out
+
+
+def test_info_is_json_for_scripts(capsys):
+    assert main(["info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["versions"]["torch"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_lists_every_command(command, capsys):
     with pytest.raises(SystemExit):
         main(["--help"])

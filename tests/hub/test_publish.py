@@ -15,32 +15,29 @@ from bit_speech.hub import command, example_run
 from bit_speech.hub.card_facts import CardFacts, read_measurements
 from bit_speech.hub.metric_space import stage_metric
 
-from .fake_hub import FakeHub
+from .publish_everything import publish_everything
 
 HERE = Path(__file__).parent
 KINDS = ["encoder", "pretraining", "ctc", "gru", "wav2vec2", "ieeg_audio", "brain_tuned", "end_to_end"]
 
 
-def run_script(name, folder, hub, with_package):
+def use_published(folder, hub):
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "HF_HOME", "HF_HUB_CACHE")}
-    environment |= hub.environment() | {"HF_HOME": str(folder / f"home-{name}"), "OMP_NUM_THREADS": "1"}
-    if with_package:
-        environment["PYTHONPATH"] = str(HERE.parents[1])
+    environment |= hub.environment() | {"HF_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
     # Away from the repository: a script's own folder is importable.
-    for script in (HERE / f"{name}.py", HERE / "models_to_publish.py", Path(example_run.__file__)):
+    for script in (HERE / "use_published.py", Path(example_run.__file__)):
         shutil.copy(script, folder)
-    command = [sys.executable, str(folder / f"{name}.py"), str(folder)]
+    command = [sys.executable, str(folder / "use_published.py"), str(folder)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=230)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory):
+def published(hub, tmp_path_factory):
     folder = tmp_path_factory.mktemp("published")
-    with FakeHub() as hub:
-        run_script("publish_with_command", folder, hub, with_package=True)
-        run_script("use_published", folder, hub, with_package=False)
-        yield folder, hub, json.loads((folder / "results.json").read_text())
+    results = publish_everything(folder)
+    use_published(folder, hub)
+    return folder, hub, results
 
 
 @pytest.mark.parametrize("kind", KINDS)

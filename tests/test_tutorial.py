@@ -1,0 +1,93 @@
+"""The tutorial works: every command and every line of Python in it runs, in order, on a tiny simulated participant."""
+
+import json
+import os
+import re
+import shlex
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from bit_speech.cli import main
+
+TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial_own_participant.md"
+# What makes it tiny: the tutorial's words, and what the test puts in their place.
+SMALLER = {
+    "train_sentences=600, val_sentences=60, test_sentences=60": "train_sentences=12, val_sentences=4, test_sentences=2",
+    "language_model_sentences(held_out)": "language_model_sentences(held_out)[:300]",
+    "--lexicon cmudict --lm lm.bin": "--lexicon words.txt --lm lm.bin --beam_size 20 --max_steps 2 --use_cpu true "
+    "--per_device_train_batch_size 4",
+}
+WORDS = {"the": "DH AH", "i": "AY", "you": "Y UW", "is": "IH Z", "to": "T UW", "tom": "T AA M", "he": "HH IY"}
+
+
+def run_command(line):
+    words = shlex.split(line)
+    output = None
+    if ">" in words:
+        output, words = words[words.index(">") + 1], words[: words.index(">")]
+    assert words[0] == "bit-speech", line
+    if output is None:
+        status = main(words[1:])
+    else:
+        with open(output, "w") as file, redirect_stdout(file):
+            status = main(words[1:])
+    assert status == 0, line
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory):
+    """The folder after the whole tutorial, and the names its Python has defined."""
+    text = TUTORIAL.read_text(encoding="utf-8")
+    for long, short in SMALLER.items():
+        assert long in text, f"the tutorial no longer says {long!r}"
+        text = text.replace(long, short)
+    folder, before = tmp_path_factory.mktemp("tutorial"), os.getcwd()
+    names = {}
+    os.chdir(folder)
+    try:
+        Path("words.txt").write_text("".join(f"{word}\t{phonemes}\n" for word, phonemes in WORDS.items()))
+        for kind, block in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL):
+            if kind == "python":
+                exec(compile(block, "tutorial", "exec"), names)
+            elif kind == "yaml":
+                Path("recordings/participant.yaml").write_text(block)
+            else:
+                for line in block.strip().splitlines():
+                    run_command(line)
+    finally:
+        os.chdir(before)
+    return folder, names
+
+
+def test_the_data_report_shows_rates_dead_channels_drift_and_overlap(walked):
+    report = json.loads((walked[0] / "runs/me/data_report/data_report.json").read_text())
+    assert report["normalization"]["kind"] == "raw"
+    assert [report["splits"][split]["num_trials"] for split in ("train", "validation", "test")] == [12, 4, 2]
+    assert report["sessions"][0]["rate_hz"] > 1 and report["sessions"][0]["drift"] is None
+    assert report["leakage"]["sentences_in_several_splits"] == {}
+    figures = {path.stem for path in (walked[0] / "runs/me/data_report/figures").glob("*.png")}
+    assert figures == {"rates", "dead_channels", "drift", "durations"}
+
+
+def test_training_ends_with_a_model_scores_a_report_and_a_card_to_fill_in(walked):
+    runs = walked[0] / "runs/me"
+    metrics = json.loads((runs / "metrics.json").read_text())
+    assert [scored["split"] for scored in metrics["evaluations"]] == ["validation, which chose the checkpoint", "test"]
+    assert metrics["evaluations"][1]["wer"]["num_sentences"] == 2
+    assert (runs / "report" / "report.html").is_file()
+    card = (runs / "card.yaml").read_text()
+    assert "simulated: true" in card and "data: simulated by bit-speech\n" in card and "consent: null" in card
+
+
+def test_the_trained_folder_writes_sentences(walked):
+    decoded = walked[1]["decoded"]
+    assert len(decoded.text) == 3 and set(" ".join(decoded.text).split()) <= set(WORDS)
+
+
+def test_the_same_command_goes_on_and_other_settings_are_refused(walked, monkeypatch, capsys):
+    monkeypatch.chdir(walked[0])
+    again = ["finetune", "--data", "recordings", "--output_dir", "runs/me", "--lexicon", "words.txt", "--lm", "lm.bin"]
+    assert main([*again, "--beam_size", "20", "--max_steps", "3", "--use_cpu", "true"]) == 2
+    assert "holds a run with other max_steps" in capsys.readouterr().err
