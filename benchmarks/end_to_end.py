@@ -101,25 +101,39 @@ def read_cells() -> dict[tuple[str, str, int], dict[str, Any]]:
     return {(cell["kind"], cell["variant"], cell["seed"]): cell for cell in found}
 
 
+def compact(cell: dict[str, Any]) -> dict[str, Any]:
+    """A cell as it is published: without sentences, and errors as text, so that it stays short for people."""
+    kept = {key: value for key, value in cell.items() if key not in ("curve", "test", "validation")}
+    for part in ("validation", "test"):
+        ways = {way: value for way, value in cell.get(part, {}).items() if way != "sentences"}
+        kept[part] = {
+            way: value | {key: " ".join(map(str, numbers(value[key]))) for key in ("errors", "lengths")}
+            for way, value in ways.items()
+        }
+    return kept
+
+
+def numbers(values: str | list[int]) -> np.ndarray:
+    """Numbers of a list, or of text."""
+    return np.array(values.split() if isinstance(values, str) else values, dtype=np.int64)
+
+
 def pooled(cells: list[dict[str, Any]], way: str, others: str | None = None, draws: int = 10_000) -> list[float]:
     """Pooled WER with a 95 % interval, or its difference to another way."""
     rng = np.random.default_rng(0)
     tables = []
     for cell in cells:
-        minus = np.array(cell["test"][others]["errors"]) if others else 0
-        tables.append((np.array(cell["test"][way]["errors"]) - minus, np.array(cell["test"][way]["lengths"])))
+        minus = numbers(cell["test"][others]["errors"]) if others else 0
+        tables.append((numbers(cell["test"][way]["errors"]) - minus, numbers(cell["test"][way]["lengths"])))
     return interval(tables, rng, draws)
 
 
 def compared(cells: list[dict[str, Any]], references: list[dict[str, Any]], draws: int = 10_000) -> list[float]:
     """Difference of greedy WERs between two lists of cells of the same seeds, with a 95 % interval."""
-    tables = [
-        (
-            np.array(a["test"]["greedy"]["errors"]) - b["test"]["greedy"]["errors"],
-            np.array(a["test"]["greedy"]["lengths"]),
-        )
-        for a, b in zip(cells, references, strict=True)
-    ]
+    tables = []
+    for a, b in zip(cells, references, strict=True):
+        first, second = a["test"]["greedy"], b["test"]["greedy"]
+        tables.append((numbers(first["errors"]) - numbers(second["errors"]), numbers(first["lengths"])))
     return interval(tables, np.random.default_rng(0), draws)
 
 
@@ -137,7 +151,7 @@ def interval(tables: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generat
 
 
 def summarise(measure_again: bool = False) -> dict[str, Any]:
-    """Put the finished cells into tables; latencies are kept from an earlier run unless they shall be measured again."""
+    """Put the finished cells into tables; latencies of an earlier run are kept unless they shall be measured again."""
     cells = read_cells()
     stored = RESULTS / f"{NAME}.json"
     before = json.loads(stored.read_text()) if stored.exists() else {}
@@ -189,7 +203,7 @@ def summarise(measure_again: bool = False) -> dict[str, Any]:
         "latency": before.get("latency"),
         "analysis": before.get("analysis"),
         "note": before.get("note", ""),
-        "cells": list(cells.values()),
+        "cells": [compact(cell) for cell in cells.values()],
     }  # fmt: skip
     if (WORK / "models" / f"attempted.{REFERENCE}.0" / "model" / "config.json").exists():
         from benchmarks.end_to_end_analysis import analyse, measure_latency
