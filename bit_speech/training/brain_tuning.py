@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from modeling_bit.modeling_brain_tuned import BrainTunedForVoxelPrediction
     from processing_bit.feature_extraction_story import StoryFeatureExtractor
 
-# (epoch, run, first TR, last TR): a batch is a stretch of one story as one participant heard it.
-StretchKey = tuple[int, int, int]
+# (epoch, run, TR, TRs of the stretch over all processes); a stretch is a part of one story as one participant heard it.
+StretchKey = tuple[int, int, int, int]
 
 
 class StoryRunDataset(Dataset):
@@ -155,7 +155,7 @@ class StretchBatchSampler(Sampler[list[StretchKey]]):
             run, start, stop = self._stretches[position]
             # Every process must take part in every step: a stretch shorter than their number repeats TRs.
             rows = np.resize(np.arange(start, stop), max(stop - start, self.num_processes))
-            yield [(self.epoch, run, int(row)) for row in rows[self.process_index :: self.num_processes]]
+            yield [(self.epoch, run, int(row), len(rows)) for row in rows[self.process_index :: self.num_processes]]
 
 
 class StretchCollator:
@@ -179,7 +179,7 @@ class StretchCollator:
         """Cut clips and take their BOLD.
 
         Args:
-            keys (list of `tuple[int, int, int]`): (epoch, run, TR), all of one run.
+            keys (list of `tuple[int, int, int, int]`): from [`StretchBatchSampler`], all of one run.
 
         Returns:
             `dict`: `input_values`, `participant_index` and `labels`.
@@ -487,15 +487,19 @@ class BrainTuningTrainer(SurvivingTrainer):
             num_items_in_batch (*optional*): not used.
 
         Returns:
-            `torch.Tensor`, or `tuple` of it and the output.
+            `torch.Tensor`, or `tuple` of it and the output. In training its mean over processes is the loss of the
+            whole stretch, also when they hold unequal parts.
         """
-        if model.training:
-            self.training_bins += len(inputs["labels"]) * self.args.world_size
         weights = None if self.voxel_weights is None else self.voxel_weights.to(inputs["labels"].device)
         progress = self.state.global_step / max(1, self.state.max_steps)
         seen = {key: value for key, value in inputs.items() if key != "keys"}
         outputs = model(**seen, voxel_weights=weights, progress=progress)
-        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+        loss = outputs["loss"]
+        if model.training:
+            whole = int(inputs["keys"][0, 2])
+            self.training_bins += whole
+            loss = loss * (self.args.world_size * len(inputs["keys"]) / whole)
+        return (loss, outputs) if return_outputs else loss
 
     def evaluation_loop(
         self,
@@ -530,7 +534,7 @@ class BrainTuningTrainer(SurvivingTrainer):
                 inputs = self._prepare_inputs(batch)
                 with torch.no_grad(), self.accelerator.autocast():
                     loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-                rows = [row for _, row in keys]
+                rows = [row for _, row, _ in keys]
                 parts.append((keys[0][0], rows, outputs["logits"].float().cpu().numpy(), float(loss) * len(rows)))
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         finally:

@@ -1,6 +1,9 @@
 """Brain-tuning learns, resumes exactly, deals stretches out fairly, and repeats the released schedule on demand."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +32,26 @@ def dataset(stories=(0, 1), people=(0, 1)) -> StoryRunDataset:
     pairs = [(p, s) for p in people for s in stories if not (p == 1 and s == stories[0] and len(stories) > 1)]
     runs = [cohort(snr=4.0).run(person, stimulus(story)) for person, story in pairs]
     return StoryRunDataset(runs, {f"story{s}": stimulus(s).audio for s in stories}, PEOPLE)
+
+
+@pytest.mark.slow
+def test_two_processes_tune_as_one_with_the_same_stretches(tmp_path):
+    script = (
+        "import sys; sys.path.insert(0, {root!r})\n"
+        "from tests.training.test_brain_tuning import losses, trainer\n"
+        "trainer({folder!r}, steps=6, per_device_train_batch_size=2).train()\n"
+    )
+    root = str(Path(__file__).parents[2])
+    (tmp_path / "two.py").write_text(script.format(root=root, folder=str(tmp_path / "two")))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": root}
+    done = subprocess.run(
+        [*command, str(tmp_path / "two.py")], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    # Stretches of 3 TRs: two for one process, one for the other.
+    trainer(tmp_path / "one", steps=6, per_device_train_batch_size=4).train()
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), atol=1e-4)
 
 
 def trainer(folder, steps=4, **values) -> BrainTuningTrainer:
@@ -85,7 +108,7 @@ def test_every_tr_of_every_run_comes_once_in_an_epoch_whatever_the_number_of_pro
             sampler = StretchBatchSampler(lengths, 2, num_processes=processes, process_index=index)
             batches = list(sampler)
             assert all(len({key[1] for key in batch}) == 1 for batch in batches)
-            found += [key[1:] for batch in batches for key in batch]
+            found += [key[1:3] for batch in batches for key in batch]
         assert sorted(set(found)) == expected
     assert len(list(StretchBatchSampler(lengths, 2))) == len(StretchBatchSampler(lengths, 2))
 
@@ -116,7 +139,7 @@ def test_legacy_normalises_over_the_batch_and_keeps_the_order(tmp_path):
     legacy = trainer(tmp_path, legacy=True)
     loader = legacy.get_train_dataloader()
     batches = list(loader)
-    assert [b["keys"][0].tolist() for b in batches] == [[0, 0], [1, 0], [2, 0]]
+    assert [b["keys"][0].tolist() for b in batches] == [[0, 0, 3], [1, 0, 3], [2, 0, 3]]
     clips = batches[1]["input_values"]
     assert float(clips.std(correction=0)) == pytest.approx(1.0, abs=1e-3)
     assert float(clips[0].std()) != pytest.approx(1.0, abs=1e-3)
