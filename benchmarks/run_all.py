@@ -17,6 +17,8 @@ MODULES = (
     "pretraining_throughput",
     "encoders",
     "wav2vec2_brain",
+    "encoding",
+    "brain_tuning",
     "end_to_end",
 )
 
