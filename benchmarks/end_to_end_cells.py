@@ -54,7 +54,7 @@ VARIANTS = {
 class Recipe:
     """Numbers of the training that all cells share; chosen on the validation sentences of seed 0."""
 
-    epochs: float = 4.0
+    epochs: float = 3.0
     batch_size: int = 16
     encoder_rate: float = 2e-4
     projector_rate: float = 1e-3
@@ -226,10 +226,10 @@ def run_cell(kind: str, name: str, seed: int, llm: Path, whole: bool) -> dict[st
     folder = WORK / "models" / f"{kind}.{name}.{seed}"
     start = time.process_time()
     model, processor = build(person, variant, llm, seed)
-    untrained = write(model, processor, person.trials["validation"]) if variant.aimed_projector else None
+    untrained = write(model, processor, person.trials["validation"]) if whole else None
     model, trainer = train(model, processor, person, variant, folder, seed)
     trained = time.process_time()
-    split = {part: person.trials[part] for part in ("validation", "test")}
+    split = {part: person.trials[part] for part in (("validation", "test") if whole else ("test",))}
     texts = {part: person.texts(part) for part in split}
     result: dict[str, Any] = {
         "kind": kind, "variant": name, "seed": seed, "simulator": person.participant.version,

@@ -34,6 +34,9 @@ from configuration_bit.phoneme_inventory_bit import MODEL_ORDER
 
 LISTS = ("tatoeba", "t12", "t15", "read_speech")
 NUM_CLASSES = len(MODEL_ORDER)
+SIL = MODEL_ORDER.index("SIL")
+# In these layers the first half of the heads is shown where each word was heard, which it would take very long to find.
+GUIDED_LAYERS, GUIDE_WEIGHT = (1, 2), 0.3
 LEADING = ":"  # what stands between the neural tokens and the sentence
 
 
@@ -49,7 +52,7 @@ def confusable() -> np.ndarray:
     return matrix.cumsum(1)
 
 
-def pseudo_posteriors(phonemes: list[int], rng: np.random.Generator) -> np.ndarray:
+def pseudo_posteriors(phonemes: list[int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """What a CTC head may say of a sentence.
 
     Args:
@@ -59,6 +62,7 @@ def pseudo_posteriors(phonemes: list[int], rng: np.random.Generator) -> np.ndarr
 
     Returns:
         float32 of shape (frames, 41): probabilities; at a tenth of a second a frame the pace is that of slow speech.
+        And the word that each frame belongs to, -1 before the first.
     """
     count = len(phonemes)
     pace, held = rng.uniform(1.4, 4.5), rng.uniform(0, 1)
@@ -85,7 +89,9 @@ def pseudo_posteriors(phonemes: list[int], rng: np.random.Generator) -> np.ndarr
         if not frames[place].any():
             frames[place, rng.integers(1, 1 + NUM_PHONES)] = rng.uniform(0.3, 0.9)
     frames[:, 0] = 1 - frames.sum(1)
-    return frames
+    word = np.append(0, np.equal(phonemes[:-1], SIL).cumsum())
+    spoken = np.searchsorted(onsets, np.arange(len(frames)), side="right") - 1
+    return frames, np.where(spoken < 0, -1, word[spoken])
 
 
 def stack(posteriors: np.ndarray, stacking: int) -> np.ndarray:
@@ -124,13 +130,18 @@ def batches(
             labels = [MODEL_ORDER.index(name) for name in pronounce(said) or []]
             if not labels:
                 continue
-            tokens = stack(pseudo_posteriors(labels, rng), stacking)
+            frames, frame_words = pseudo_posteriors(labels, rng)
+            tokens = stack(frames, stacking)
             blank = tokens[:, ::NUM_CLASSES].min(1) > 0.97
             kept = np.flatnonzero(~blank | (rng.random(len(tokens)) < 0.2))
             text = tokenizer(said, add_special_tokens=False)["input_ids"]
             # An empty row makes room for the token that begins every text.
             heard = np.concatenate([np.zeros_like(tokens[:1]), tokens[kept]])
-            ready.append((heard, np.append(0, 1 + kept), 1 + len(tokens), [*leading, *text, end]))
+            starts = [piece.startswith("Ġ") for piece in tokenizer.convert_ids_to_tokens(text)]
+            text_words = np.concatenate([np.full(len(leading), -1), np.cumsum(starts), [-1]])
+            heard_words = np.append(-1, frame_words[::stacking][kept])
+            ids = [*leading, *text, end]
+            ready.append((heard, np.append(0, 1 + kept), 1 + len(tokens), ids, heard_words, text_words))
         if len(ready) < size:
             continue
         ready.sort(key=lambda one: len(one[0]) + len(one[3]))
@@ -188,28 +199,40 @@ def collate(members: list[Any], skipped: int, tokenizer: Any) -> tuple[torch.Ten
     positions = torch.zeros(len(members), heard + said, dtype=torch.long)
     mask = torch.zeros(len(members), heard + said, dtype=torch.long)
     text = torch.full((len(members), heard + said), tokenizer.pad_token_id)
-    for row, (tokens, kept, length, ids) in enumerate(members):
+    guide = torch.zeros(len(members), said, heard, dtype=torch.bool)
+    for row, (tokens, kept, length, ids, heard_words, text_words) in enumerate(members):
         posteriors[row, heard - len(tokens) :] = torch.from_numpy(tokens)
         positions[row, heard - len(tokens) : heard] = torch.from_numpy(kept)
         positions[row, heard:] = length + torch.arange(said)
         mask[row, heard - len(tokens) : heard + len(ids)] = 1
+        same = (text_words[:, None] == heard_words[None]) & (text_words[:, None] >= 0)
+        guide[row, : len(ids), heard - len(tokens) :] = torch.from_numpy(same)
         text[row, heard - len(tokens)] = tokenizer.bos_token_id
         text[row, heard : heard + len(ids)] = torch.tensor(ids)
     counts = mask[:, heard:].clone()
     counts[:, :skipped] = 0
-    return posteriors, positions, mask, text, counts
+    return posteriors, positions, mask, text, counts, guide
 
 
-def logits_of(model: Any, table: torch.Tensor, batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits that foretell the text, (batch, tokens - 1, vocabulary), and the tokens with -100 where none counts."""
-    posteriors, positions, mask, text, counts = batch
+def losses_of(model: Any, table: torch.Tensor, batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy per token of the text, and minus the log of the attention that falls on the word being written."""
+    posteriors, positions, mask, text, counts, guide = batch
     heard = posteriors.shape[1]
     known = model.get_input_embeddings()(text)
     from_text = (posteriors.sum(-1, keepdim=True) == 0).to(known.dtype)
     embeds = torch.cat([posteriors @ table + from_text * known[:, :heard], known[:, heard:]], dim=1)
-    states = model.model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions).last_hidden_state
-    logits = model.lm_head(states[:, heard:-1])
-    return logits, text[:, heard + 1 :].masked_fill(counts[:, 1:] == 0, -100)
+    told = model.model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, output_attentions=True)
+    logits = model.lm_head(told.last_hidden_state[:, heard:-1])
+    targets = text[:, heard + 1 :].masked_fill(counts[:, 1:] == 0, -100)
+    loss = cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=-100)
+    guide = guide[:, 1:]
+    shown = guide.any(-1)
+    missed = []
+    for layer in GUIDED_LAYERS:
+        heads = told.attentions[layer]
+        looked = heads[:, : max(1, heads.shape[1] // 2), heard:-1, :heard].float() * guide[:, None]
+        missed.append(-(looked.sum(-1) + 1e-4).log().mean(1)[shown].mean())
+    return loss, torch.stack(missed).mean()
 
 
 def train_spelling_lm(
@@ -218,7 +241,7 @@ def train_spelling_lm(
     exclude: list[str],
     *,
     stacking: int = 2,
-    num_steps: int = 1000,
+    num_steps: int = 2000,
     words_per_batch: int = 160,
     learning_rate: float = 1.5e-3,
     max_words: int = 6,
@@ -232,7 +255,7 @@ def train_spelling_lm(
     set_seed(seed)
     rng = np.random.default_rng(seed)
     tokenizer = AutoTokenizer.from_pretrained(causal_lm)
-    model = AutoModelForCausalLM.from_pretrained(causal_lm, dtype="float32").train()
+    model = AutoModelForCausalLM.from_pretrained(causal_lm, dtype="float32", attn_implementation="eager").train()
     scale = model.get_input_embeddings().weight.std().item()
     hearing = Hearing(stacking, model.config.hidden_size, scale)
     weights = [*model.parameters(), *hearing.parameters()]
@@ -248,16 +271,21 @@ def train_spelling_lm(
     source = endless(sentences, tokenizer, stacking, rng, lengths, words_per_batch)
     for step, batch in enumerate(source, start=1):
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            logits, targets = logits_of(model, hearing(), batch)
-        loss = cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=-100)
-        loss.backward()
+            loss, missed = losses_of(model, hearing(), batch)
+        (loss + GUIDE_WEIGHT * missed).backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        losses.append(loss.item())
+        losses.append((loss.item(), missed.item()))
         if step % max(1, num_steps // 10) == 0 or step == num_steps:
-            curve.append([step, float(np.mean(losses)), held_out_loss(model, hearing(), checked, tokenizer, stacking)])
+            curve.append(
+                [
+                    step,
+                    *np.mean(losses, axis=0).tolist(),
+                    *held_out_losses(model, hearing(), checked, tokenizer, stacking),
+                ]
+            )
             losses = []
             print(lengths[step - 1], *curve[-1], f"{time.process_time() - start:.0f} CPU s", flush=True)
     model.save_pretrained(output_dir)
@@ -272,15 +300,17 @@ def train_spelling_lm(
     return record
 
 
-def held_out_loss(model: Any, table: torch.Tensor, sentences: list[str], tokenizer: Any, stacking: int) -> float:
-    """Cross-entropy per token on sentences that are not trained on, from a fixed draw of pseudo posteriors."""
+def held_out_losses(
+    model: Any, table: torch.Tensor, sentences: list[str], tokenizer: Any, stacking: int
+) -> list[float]:
+    """Both losses on sentences that are not trained on, from a fixed draw of pseudo posteriors."""
     rng = np.random.default_rng(1)
     model.eval()
     with torch.no_grad():
         batch = next(batches(sentences, tokenizer, stacking, rng, 100, 100 * len(sentences)))
-        logits, targets = logits_of(model, table, batch)
+        losses = losses_of(model, table, batch)
     model.train()
-    return float(cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=-100))
+    return [loss.item() for loss in losses]
 
 
 def main() -> None:
@@ -288,7 +318,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--causal_lm", required=True)
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--num_steps", type=int, default=1000)
+    parser.add_argument("--num_steps", type=int, default=2000)
     parser.add_argument("--stacking", type=int, default=2)
     parser.add_argument("--learning_rate", type=float, default=1.5e-3)
     arguments = parser.parse_args()

@@ -20,13 +20,17 @@ class Words:
     def __call__(self, text, add_special_tokens):
         return {"input_ids": [3 + sum(map(ord, word)) % 20 for word in text.split()]}
 
+    def convert_ids_to_tokens(self, ids):
+        return ["Ġ" * (place > 0) + str(one) for place, one in enumerate(ids)]
+
 
 def test_simulated_posteriors_are_probabilities_that_mostly_say_what_was_said():
     rng = np.random.default_rng(0)
     labels = [MODEL_ORDER.index(name) for name in ["HH", "AY", "SIL", "DH", "EH", "R", "SIL"]] * 3
     wrong = 0
     for _ in range(40):
-        frames = spelling_lm.pseudo_posteriors(labels, rng)
+        frames, words = spelling_lm.pseudo_posteriors(labels, rng)
+        assert sorted(set(words.tolist())) == [-1, 0, 1, 2, 3, 4, 5] and (np.diff(words) >= 0).all()
         assert frames.min() >= 0 and np.allclose(frames.sum(1), 1)
         found = greedy_decode(np.log(frames + 1e-9))
         wrong += abs(len(found) - len(labels)) + sum(a != b for a, b in zip(found, labels) if len(found) == len(labels))
@@ -44,13 +48,16 @@ def test_stacked_posteriors_end_in_blanks():
 
 def test_a_batch_teaches_the_sentence_and_its_end_and_nothing_else():
     batch = next(spelling_lm.batches(["i see you", "go on"] * 8, Words(), 2, np.random.default_rng(0), 4, 32))
-    posteriors, positions, mask, text, counts = batch
+    posteriors, positions, mask, text, counts, guide = batch
     heard = posteriors.shape[1]
     assert (text[:, :heard] == 1).sum(1).tolist() == [1] * len(text)  # one token begins every text
     assert (posteriors.sum(-1) == 0)[mask[:, :heard].bool()].sum() == len(text)
     taught = [row[:, None][kept.bool()].flatten().tolist() for row, kept in zip(text[:, heard:], counts)]
     expected = {tuple(Words()(line, False)["input_ids"] + [2]) for line in ("i see you", "go on")}
     assert set(map(tuple, taught)) == expected
+    # Every word of the text is shown where it was heard, and nothing else is.
+    assert (guide.any(-1) == (counts.bool() & (text[:, heard:] != 2))).all()
+    assert not guide[:, :, (posteriors.sum(-1) == 0).all(0)].any()
     for place, real in zip(positions, mask.bool()):
         assert (torch.diff(place[real]) > 0).all()
 
