@@ -59,7 +59,7 @@ class SampleArguments:
     num_train_epochs: float = HfArg(default=6.0, help="Passes over the training sentences.")
     per_device_train_batch_size: int = HfArg(default=16, help="Trials per update.")
     learning_rate: float = HfArg(default=3e-3, help="Peak learning rate.")
-    max_words: int = HfArg(default=12_000, help="Words of the vocabulary: the most frequent that CMUdict knows.")
+    max_words: int = HfArg(default=20_000, help="Words of the vocabulary: the most frequent that CMUdict knows.")
     beam_size: int = HfArg(default=200, help="Hypotheses kept while decoding.")
     bf16: bool = HfArg(default=False, help="Train in bfloat16.")
     seed: int = HfArg(default=0, help="Of weights, batches and augmentation.")
@@ -83,7 +83,7 @@ def build_decoder(participant: SimulatedParticipant, arguments: SampleArguments)
             counts[word] = counts.get(word, 0) + 1
     known = Lexicon.from_cmudict(words=sorted(counts))
     words = sorted(known.words, key=lambda word: (-counts[word], word))[: arguments.max_words]
-    lm = build_ngram_lm(sentences, order=3, vocabulary=words).quantize()
+    lm = build_ngram_lm(sentences, order=3, min_counts=(1, 1, 2), vocabulary=words).quantize()
     return BeamSearchDecoder(Lexicon.from_cmudict(words=sorted(words)), lm, beam_size=arguments.beam_size)
 
 
