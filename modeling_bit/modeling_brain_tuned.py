@@ -265,11 +265,10 @@ class BrainTunedPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
     accepts_loss_kwargs = False  # or gradient accumulation would scale the mean loss
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ["LowRankLinear"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, (LowRankLinear,)):
+        if isinstance(module, LowRankLinear):
             module.reset_update()
         elif isinstance(module, (FrameReadout, VoxelHead)):
             module.reset()
@@ -289,6 +288,36 @@ class BrainTunedPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
         for module in self.modules():
             if isinstance(module, LowRankLinear) and not getattr(module.down, "_is_hf_initialized", False):
                 module.reset_update()
+
+    @classmethod
+    def from_speech_checkpoint(
+        cls, name: str | os.PathLike, load_kwargs: dict[str, Any] | None = None, **config_values: Any
+    ) -> Any:
+        """Build the model with the body of a checkpoint that was trained on audio.
+
+        Args:
+            name (`str` or `os.PathLike`): folder or Hub name of a speech model.
+            load_kwargs (`dict`, *optional*): passed to `from_pretrained`, such as `revision` or `local_files_only`.
+            **config_values: fields of [`BrainTunedConfig`].
+
+        Returns:
+            This class, in evaluation mode: the body is exact, updates start at zero, the rest is random.
+
+        Raises:
+            ValueError: if the checkpoint lacks a weight of the body (all are listed).
+        """
+        speech, report = AutoModel.from_pretrained(
+            name, dtype=torch.float32, output_loading_info=True, **(load_kwargs or {})
+        )
+        missing = sorted(key for key in report["missing_keys"] if "masked_spec_embed" not in key)
+        if missing:
+            raise ValueError(f"{name} lacks {len(missing)} weights, which would be random: {', '.join(missing)}.")
+        model = cls(BrainTunedConfig(body_config=speech.config, **config_values))
+        source = speech.encoder if speech.config.model_type == "whisper" else speech
+        unexpected = model.base_model.body.load_state_dict(source.state_dict(), strict=False).unexpected_keys
+        if unexpected:
+            raise ValueError(f"{name} has weights that its own class does not know: {', '.join(unexpected)}.")
+        return model.eval()
 
 
 class BrainTunedModel(BrainTunedPreTrainedModel):
@@ -449,37 +478,6 @@ class BrainTunedModel(BrainTunedPreTrainedModel):
         plain.load_state_dict(state)
         return plain.eval()
 
-    @classmethod
-    def from_speech_checkpoint(
-        cls, name: str | os.PathLike, load_kwargs: dict[str, Any] | None = None, **config_values: Any
-    ) -> Any:
-        """Build the model with the body of a checkpoint that was trained on audio.
-
-        Args:
-            name (`str` or `os.PathLike`): folder or Hub name of a speech model.
-            load_kwargs (`dict`, *optional*): passed to `from_pretrained`, such as `revision` or `local_files_only`.
-            **config_values: fields of [`BrainTunedConfig`].
-
-        Returns:
-            This class, in evaluation mode: the body is exact, updates start at zero, the rest is random.
-
-        Raises:
-            ValueError: if the checkpoint lacks a weight of the body (all are listed).
-        """
-        speech, report = AutoModel.from_pretrained(
-            name, dtype=torch.float32, output_loading_info=True, **(load_kwargs or {})
-        )
-        missing = sorted(key for key in report["missing_keys"] if "masked_spec_embed" not in key)
-        if missing:
-            raise ValueError(f"{name} lacks {len(missing)} weights, which would be random: {', '.join(missing)}.")
-        model = cls(BrainTunedConfig(body_config=speech.config, **config_values))
-        body = model.body if isinstance(model, BrainTunedModel) else model.model.body
-        source = speech.encoder if speech.config.model_type == "whisper" else speech
-        unexpected = body.load_state_dict(source.state_dict(), strict=False).unexpected_keys
-        if unexpected:
-            raise ValueError(f"{name} has weights that its own class does not know: {', '.join(unexpected)}.")
-        return model.eval()
-
 
 class BrainTunedForVoxelPrediction(BrainTunedPreTrainedModel):
     """A speech model that predicts BOLD from the ten seconds before it.
@@ -590,5 +588,3 @@ class BrainTunedForVoxelPrediction(BrainTunedPreTrainedModel):
         ) < regions:  # fmt: skip
             raise ValueError(f"`region_of_voxel` must hold {wanted} numbers from 0 to {regions - 1}.")
         self.head.region_of_voxel.copy_(region_of_voxel)
-
-    from_speech_checkpoint = classmethod(BrainTunedModel.from_speech_checkpoint.__func__)
