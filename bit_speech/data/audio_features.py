@@ -53,7 +53,7 @@ class LogMelFeatures:
 
     Example:
         >>> frames, rate = LogMelFeatures(8)(np.zeros(16000, np.float32), 16000)
-        >>> frames.shape, rate, float(frames[0, 0])
+        >>> frames.shape, rate, round(float(frames[0, 0]), 3)
         ((125, 8), 125.0, -5.0)
     """
 

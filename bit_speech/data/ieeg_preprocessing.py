@@ -405,6 +405,7 @@ def preprocess(
         )
     shape = (total, len(stream.channel_names))
     partial = None if output is None else Path(output).with_name(f".{Path(output).name}.partial")
+    result: Any
     if partial is None:
         result = np.empty(shape, np.float32)
     else:

@@ -180,7 +180,7 @@ def write_edf(
     def text(value: Any, width: int) -> bytes:
         return f"{value:<{width}}"[:width].encode("ascii")
 
-    head = [("0", 8), ("X X X X", 80), ("Startdate X X X X", 80), ("01.01.00", 8), ("00.00.00", 8)]
+    head: list[tuple[Any, int]] = [("0", 8), ("X X X X", 80), ("Startdate X X X X", 80), ("01.01.00", 8), ("00.00.00", 8)]
     head += [(256 * (channels + 1), 8), ("", 44), (seconds, 8), (1, 8), (channels, 4)]
     columns: list[tuple[Sequence[Any], int]] = [(channel_names, 16)]
     for constant, width in (("", 80), ("uV", 8), (f"{-limit_uv:.6g}", 8), (f"{limit_uv:.6g}", 8)):

@@ -158,7 +158,7 @@ def ambient_sound(
         if position >= frames:
             break
         if clips and rng.random() < clip_share:
-            clip = clips[rng.integers(len(clips))]
+            clip = clips[int(rng.integers(len(clips)))]
             clip = clip / (np.sqrt(np.mean(clip**2)) + 1e-9) * 0.05
             stop = min(len(dry), position * _HOP + len(clip))
             dry[position * _HOP : stop] += clip[: stop - position * _HOP]

@@ -64,7 +64,8 @@ class IEEGAudioTrainingArguments(CommonTrainingArguments):
         this family (Adam, 3e-4). It does not say whether the trunk is frozen in finetuning.
 
     Example:
-        >>> IEEGAudioTrainingArguments(output_dir="runs/example", use_cpu=True, finetune_mode="full").head_learning_rate
+        >>> args = IEEGAudioTrainingArguments(output_dir="runs/example", use_cpu=True, finetune_mode="full")
+        >>> round(args.head_learning_rate, 6)
         0.003
     """
 
@@ -315,7 +316,7 @@ class IEEGAudioTrainer(SurvivingTrainer):
         scores = []
         for part, found in zip(batches.sets, vectors, strict=True):
             wanted = self.processor.normalize_targets(part.targets)
-            scores.append(score_ranks(retrieval_ranks(found, wanted), part.file, num_resamples=1).to_dict())
+            scores.append(score_ranks(retrieval_ranks(found, wanted), part.file.tolist(), num_resamples=1).to_dict())
         metrics = {f"{metric_key_prefix}_loss": loss}
         metrics[f"{metric_key_prefix}_rank"] = float(np.mean([score["mean_relative_rank"] for score in scores]))
         for name in ("top_1", "top_5", "top_10", "num_candidates"):
