@@ -120,7 +120,7 @@ class BITCrossAttentionProjector(nn.Module):
         # A bias would move all scores of a query alike, which softmax does not see.
         self.key = nn.Linear(text_size, hidden_size, bias=False)
         self.value = nn.Linear(text_size, hidden_size)
-        self.residual_scale = nn.Parameter(torch.tensor(0.5))
+        self.residual_scale = nn.Parameter(torch.tensor([0.5]))  # sharding takes no scalars
         self.dropout = Dropout(dropout)
         self.output = nn.Linear(hidden_size, out_size)
 
@@ -198,7 +198,7 @@ class BITAligner(nn.Module):
         self.neural = nn.Linear(text_size, size)
         self.text = nn.Linear(text_size, size)
         self.initial_log_scale = -math.log(temperature)
-        self.log_scale = nn.Parameter(torch.tensor(self.initial_log_scale))
+        self.log_scale = nn.Parameter(torch.tensor([self.initial_log_scale]))  # sharding takes no scalars
 
     def forward(self, neural: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Map both sides.
@@ -212,4 +212,5 @@ class BITAligner(nn.Module):
             100.
         """
         dtype = self.neural.weight.dtype
-        return self.neural(neural.to(dtype)), self.text(text.to(dtype)), self.log_scale.float().exp().clamp(max=100.0)
+        scale = self.log_scale.float().exp().clamp(max=100.0)[0]
+        return self.neural(neural.to(dtype)), self.text(text.to(dtype)), scale

@@ -443,6 +443,10 @@ class ContrastiveTrainer(BITTrainer):
             model.to(self.args.device)
         was_training = model.training
         model.eval()
+        # Generating calls the model from inside, where what is spread over processes (FSDP) is not gathered by itself.
+        spread = hasattr(model, "unshard")
+        if spread:
+            model.unshard()
         try:
             for batch in self._evaluation_loader(trials):
                 with torch.no_grad(), self.accelerator.autocast():
@@ -450,6 +454,8 @@ class ContrastiveTrainer(BITTrainer):
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         finally:
             model.train(was_training)
+            if spread:
+                model.reshard()
 
     # ---- the record ----
 

@@ -50,18 +50,35 @@ def test_accumulation_over_uneven_batches_is_one_big_batch(llm, tmp_path):
         torch.testing.assert_close(cut.model.state_dict()[name], value, atol=1e-5, rtol=0, msg=name)
 
 
-@pytest.mark.slow
-def test_two_processes_with_two_batches_each_are_one_big_batch(llm, whole, tmp_path):
+def run_two_processes(folder, *flags):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(tmp_path), str(rank)], env=environment, stderr=subprocess.PIPE, text=True
+            [sys.executable, str(SCRIPT), str(folder), str(rank), *flags],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in (0, 1)
     ]
-    for process in processes:
-        _, errors = process.communicate(timeout=200)
-        assert process.returncode == 0, errors[-3000:]
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=200)
+            assert process.returncode == 0, errors[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_a_network_spread_over_two_processes_gives_the_same_numbers_and_sentences(tmp_path):
+    run_two_processes(tmp_path, "--spread")
+
+
+@pytest.mark.slow
+def test_two_processes_with_two_batches_each_are_one_big_batch(llm, whole, tmp_path):
+    run_two_processes(tmp_path)
     assert torch.load(tmp_path / "losses.pt", weights_only=True) == pytest.approx(losses(whole), abs=1e-5)
     weights = torch.load(tmp_path / "weights.pt", weights_only=True)
     for name, value in whole.model.state_dict().items():

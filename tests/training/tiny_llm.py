@@ -128,10 +128,46 @@ def one_update(output_dir, batch_size, accumulation, count=8):
     return run
 
 
+def spread(folder):
+    """The network spread over two processes layer by layer: does it give the numbers of one that is not?"""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    from bit_speech.training import choose_trained_parts
+
+    models = []
+    for _ in range(2):
+        model, processor = build(projector_type="cross_attention")
+        torch.manual_seed(0)
+        models.append(choose_trained_parts(model, "lora").eval())
+    ours, mesh = models[0], init_device_mesh("cpu", (2,))
+    for module in ours.modules():
+        if type(module).__name__ in ("BITLayer", "Qwen2DecoderLayer"):
+            fully_shard(module, mesh=mesh)
+    fully_shard(ours, mesh=mesh)
+    rows = trials(3)
+    features, texts = [row["features"] for row in rows], [row["text"] for row in rows]
+    batch = processor(features, texts, session_id="p.0", return_tensors="pt")
+    losses, vectors = [], []
+    for model in models:
+        with torch.no_grad():
+            vectors.append(model(**batch, embeds_only=True).neural_embeds)
+        output = model(**batch)
+        output.loss.backward()
+        losses.append(output.loss)
+    run = trainer(folder, built=(ours, processor), train=trials(4))
+    run.model = ours
+    written = run.write_sentences(rows)
+    run.model = models[1]
+    assert torch.equal(*losses) and torch.equal(*vectors)
+    assert any(written) and written == run.write_sentences(rows)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
     parser.add_argument("rank", type=int)
+    parser.add_argument("--spread", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     # A file instead of a port, which another process might have.
@@ -139,8 +175,8 @@ def main():
     os.environ |= {"RANK": str(options.rank), "LOCAL_RANK": str(options.rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     torch.distributed.init_process_group("gloo", init_method=store, rank=options.rank, world_size=2)
-    run = one_update(options.folder, batch_size=2, accumulation=2)
-    if run.is_world_process_zero():
+    run = spread(options.folder) if options.spread else one_update(options.folder, batch_size=2, accumulation=2)
+    if run is not None and run.is_world_process_zero():
         torch.save([log["loss"] for log in run.state.log_history if "loss" in log], f"{options.folder}/losses.pt")
         torch.save(run.model.state_dict(), f"{options.folder}/weights.pt")
     torch.distributed.destroy_process_group()
