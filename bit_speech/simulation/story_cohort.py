@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bit_speech.data.story_runs import SAMPLING_RATE, StoryRun, write_run, write_story
+from bit_speech.data.story_runs import SAMPLING_RATE, Interval, StoryRun, write_run, write_story, write_words
 from bit_speech.data.story_time import scanner_times, zscore
 from bit_speech.data.text_features import WordVectors
 from bit_speech.files import write_json
@@ -37,12 +37,14 @@ class Stimulus:
         audio (`np.ndarray` of shape `(S,)`): 16 kHz samples between -1 and 1.
         text (`str`): what is said.
         levels (`dict[str, np.ndarray]`): features of every level of shape `(T, F)`, 10 per second.
+        words (`list[Interval]`): when each word is said.
     """
 
     story_id: str
     audio: np.ndarray
     text: str
     levels: dict[str, np.ndarray]
+    words: list[Interval] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -177,23 +179,25 @@ def make_stimulus(
     size = int(len(audio) / SAMPLING_RATE * GRID_HZ) + 1
     phonemic = np.zeros((size, len(PHONEMES)))
     words_at: list[list[str]] = [[] for _ in range(size)]
+    intervals: list[Interval] = []
     start = 0.0
     for sentence, sound in zip(sentences, sounds):
         phonemes = _phonemes(sentence)
         step = len(sound) / SAMPLING_RATE / len(phonemes)
         words = iter(sentence.split())
-        word = next(words, "")
+        word, begun = next(words, ""), start
         for position, phoneme in enumerate(phonemes):
             place = min(size - 1, int((start + (position + 0.5) * step) * GRID_HZ))
             if phoneme != SIL_TOKEN:
                 phonemic[place, PHONEMES.index(phoneme)] += 1
             else:  # every word ends so
                 words_at[place].append(word)
-                word = next(words, "")
+                intervals.append(Interval(begun, start + position * step, word))
+                word, begun = next(words, ""), start + (position + 1) * step
         start += len(sound) / SAMPLING_RATE
     lexical = word_vectors([" ".join(words) for words in words_at])
     levels = {"acoustic": log_spectrum(audio, size), "phonemic": phonemic, "lexical": lexical}
-    return Stimulus(story_id, audio, " ".join(sentences), levels)
+    return Stimulus(story_id, audio, " ".join(sentences), levels, intervals)
 
 
 def log_spectrum(audio: np.ndarray, size: int, num_bands: int = 16) -> np.ndarray:
@@ -375,6 +379,7 @@ def write_cohort(
         part = chosen[number * sentences_per_story : (number + 1) * sentences_per_story]
         stimulus = make_stimulus(f"story{number:03d}", part, vectors, speak)
         write_story(folder, stimulus.story_id, stimulus.audio)
+        write_words(folder, stimulus.story_id, {"word": stimulus.words})
         split = "train"
         if number >= num_stories - num_test:
             split = "test"

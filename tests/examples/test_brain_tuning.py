@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from transformers import Wav2Vec2Config, Wav2Vec2Model
+from transformers import Qwen2Config, Qwen2ForCausalLM, Wav2Vec2Config, Wav2Vec2Model
 
-from examples import brain_tune, encode_text, encode_voxels
+from bit_speech.data.story_runs import read_run, read_words
+from bit_speech.training import train_tokenizer
+from examples import brain_tune, encode_text, encode_voxels, llm_targets
 
 BODY = {
     "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "conv_dim": [8, 8],
@@ -37,6 +39,25 @@ def test_from_cohort_to_tuned_model_to_encoding_of_new_participants(tmp_path):
     assert set(result["rows"][0]["regions"]) == {"AG", "LTC", "IFG", "A1", "early_auditory", "language"} - {"AG"}
     assert len(result["rows"][1]["gain_of_last_layer"]) == 3
     assert (tmp_path / "encoding" / "encoding.png").stat().st_size > 1000
+    check_llm_targets(tmp_path)
+
+
+def check_llm_targets(folder):
+    tokenizer = train_tokenizer(["we go home now", "the dog can see you"] * 20, 300)
+    tokenizer.save_pretrained(folder / "lm")
+    small = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    model = Qwen2ForCausalLM(Qwen2Config(**small, vocab_size=len(tokenizer), intermediate_size=16)).eval()
+    model.save_pretrained(folder / "lm")
+    cohort = str(folder / "run" / "cohort")
+    names = ["--stories", cohort, "--language_model", str(folder / "lm"), "--layers", "1", "2"]
+    assert len(llm_targets.main([*names, "--context", "64"])) == 5
+    run, brain = read_run(cohort, "llm", "story000"), read_run(cohort, "S00", "story000")
+    assert run.responses.shape == (len(brain.responses), 8) and run.split == brain.split
+    words = read_words(cohort, "story000")["word"]
+    arguments = llm_targets.TargetArguments(layers=[1, 2], context=4096)
+    whole = llm_targets.read_story_aloud(model, tokenizer, words, arguments)
+    half = llm_targets.read_story_aloud(model, tokenizer, words[: len(words) // 2], arguments)
+    np.testing.assert_allclose(whole[: len(half)], half, atol=1e-4)
 
 
 def test_words_predict_what_follows_words_and_controls_do_not(tmp_path):
