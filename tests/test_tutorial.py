@@ -1,5 +1,6 @@
 """The tutorial works: every command and every line of Python in it runs, in order, on a tiny simulated participant."""
 
+import io
 import json
 import os
 import re
@@ -11,7 +12,8 @@ import pytest
 
 from bit_speech.cli import main
 
-TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial_own_participant.md"
+DOCS = Path(__file__).parents[1] / "docs"
+TUTORIAL, PUBLISHING = DOCS / "tutorial_own_participant.md", DOCS / "publishing.md"
 # What makes it tiny: the tutorial's words, and what the test puts in their place.
 SMALLER = {
     "train_sentences=600, val_sentences=60, test_sentences=60": "train_sentences=12, val_sentences=4, test_sentences=2",
@@ -36,29 +38,34 @@ def run_command(line):
     assert status == 0, line
 
 
+def walk(text, names):
+    for kind, block in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL):
+        if kind == "python":
+            exec(compile(block, "documentation", "exec"), names)
+        elif kind == "yaml":
+            Path("recordings/participant.yaml").write_text(block)
+        else:
+            for line in block.strip().splitlines():
+                run_command(line)
+
+
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory):
-    """The folder after the whole tutorial, and the names its Python has defined."""
+    """The folder after the whole tutorial, the names its Python has defined, and what was printed."""
     text = TUTORIAL.read_text(encoding="utf-8")
+    names: dict = {}
     for long, short in SMALLER.items():
         assert long in text, f"the tutorial no longer says {long!r}"
         text = text.replace(long, short)
     folder, before = tmp_path_factory.mktemp("tutorial"), os.getcwd()
-    names = {}
     os.chdir(folder)
     try:
         Path("words.txt").write_text("".join(f"{word}\t{phonemes}\n" for word, phonemes in WORDS.items()))
-        for kind, block in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL):
-            if kind == "python":
-                exec(compile(block, "tutorial", "exec"), names)
-            elif kind == "yaml":
-                Path("recordings/participant.yaml").write_text(block)
-            else:
-                for line in block.strip().splitlines():
-                    run_command(line)
+        with redirect_stdout(io.StringIO()) as said:
+            walk(text, names)
     finally:
         os.chdir(before)
-    return folder, names
+    return folder, names, said.getvalue()
 
 
 def test_the_data_report_shows_rates_dead_channels_drift_and_overlap(walked):
@@ -84,6 +91,21 @@ def test_training_ends_with_a_model_scores_a_report_and_a_card_to_fill_in(walked
 def test_the_trained_folder_writes_sentences(walked):
     decoded = walked[1]["decoded"]
     assert len(decoded.text) == 3 and set(" ".join(decoded.text).split()) <= set(WORDS)
+
+
+def test_the_model_is_tried_in_a_clean_process_before_it_may_leave(walked):
+    assert "model my-lab/p01-decoder: " in walked[2] and "nothing was uploaded; add --push" in walked[2]
+    assert "runs in a clean process, without this package: logits (1, " in walked[2]
+
+
+def test_every_command_of_the_page_on_publishing_runs(walked, monkeypatch, capsys):
+    monkeypatch.chdir(walked[0])
+    # The tutorial has just run this very model in a clean process.
+    monkeypatch.setattr("bit_speech.hub.model_folder.check_in_clean_process", lambda folder: {"logits": (1, 2, 41)})
+    walk(PUBLISHING.read_text(encoding="utf-8"), {})
+    said = capsys.readouterr().out
+    assert said.count("nothing was uploaded") == 4
+    assert "space my-lab/bci-wer" in said and "dataset my-lab/p01-trials: 1 files" in said
 
 
 def test_the_same_command_goes_on_and_other_settings_are_refused(walked, monkeypatch, capsys):

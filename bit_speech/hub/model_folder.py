@@ -169,7 +169,9 @@ def _notes(folder: Path, facts: CardFacts) -> Iterator[str]:
     config = _read_json(folder / "config.json")
     processor = _read_json(folder / "processor_config.json") if (folder / "processor_config.json").is_file() else {}
     extractor = processor.get("feature_extractor") or {}
-    sessions = sorted({*(config.get("sessions") or ()), *(extractor.get("sessions") or ())})
+    # Statistics are kept by session, so they name sessions too.
+    places = (config.get("sessions"), extractor.get("sessions"), extractor.get("session_statistics"))
+    sessions = sorted({name for names in places for name in names or ()})
     dated = [session for session in sessions if _DATE.search(session)]
     if dated:
         yield (

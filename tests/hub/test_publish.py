@@ -35,7 +35,10 @@ def use_published(folder, hub):
 @pytest.fixture(scope="module")
 def published(hub, tmp_path_factory):
     folder = tmp_path_factory.mktemp("published")
-    results = publish_everything(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        # `use_published` runs every folder in a clean process; the command's own check has a test below.
+        patch.setattr("bit_speech.hub.model_folder.check_in_clean_process", lambda folder: {})
+        results = publish_everything(folder)
     use_published(folder, hub)
     return folder, hub, results
 
@@ -56,12 +59,21 @@ def test_without_push_nothing_is_uploaded(published):
     assert list(plan["files"]) == ["README.md"] and "datasets/tester/dry" not in hub.repositories
 
 
-def test_the_plan_names_what_stays_what_was_tried_and_what_to_think_of(published):
+def test_the_plan_names_what_stays_and_what_to_think_of(published):
     plan = json.loads(published[2]["model"]["said"])
     assert plan["problems"] == [] and "/commit/" in plan["uploaded"]
     assert set(plan["left_out"]) == {"trainer_state.json", "training_args.bin"}
-    assert plan["checked_in_clean_process"]["logits"] == [1, 20, 41]
     assert any("t15.2023.08.11" in note for note in plan["notes"])
+
+
+def test_a_folder_whose_code_does_not_stand_alone_is_refused(published, tmp_path):
+    from bit_speech.hub.clean_process import check_in_clean_process
+
+    shutil.copytree(published[0] / "staged" / "gru", tmp_path / "gru")
+    code = tmp_path / "gru" / "modeling_bit_gru.py"
+    code.write_text("import bit_speech\n" + code.read_text())
+    with pytest.raises(ValueError, match="does not run where this package is missing(?s:.)*bit_speech"):
+        check_in_clean_process(tmp_path / "gru")
 
 
 def test_a_pushed_model_has_weights_processor_decoder_code_and_card_and_no_pickle(published):
