@@ -218,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }[arguments.command]
     try:
         return command(arguments)
-    except (ValueError, FileNotFoundError, FileExistsError, PermissionError, ImportError) as error:
+    except (ValueError, FileNotFoundError, FileExistsError, PermissionError, ConnectionError, ImportError) as error:
         # Refusals carry their remedy; a traceback would bury it.
         print(f"bit-speech {arguments.command}: {error}", file=sys.stderr)
         return 2

@@ -133,6 +133,7 @@ def push(publication: Publication, public: bool = False, message: str = "Publish
     Raises:
         ValueError: when the publication has problems, or holds a file that runs code when it is opened.
         PermissionError: when the Hub does not know who is asking, or refuses.
+        ConnectionError: when it cannot be reached.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
@@ -157,6 +158,14 @@ def push(publication: Publication, public: bool = False, message: str = "Publish
     except (LocalTokenNotFoundError, HfHubHTTPError) as error:
         raise PermissionError(
             f"the Hub refused {publication.repo_id}: {error}. Log in (`hf auth login`) as someone who may write there"
+        ) from error
+    except Exception as error:
+        # The library behind huggingface_hub is httpx in its first versions and httpx2 in later ones.
+        if not (isinstance(error, ConnectionError) or type(error).__module__.startswith("httpx")):
+            raise
+        raise ConnectionError(
+            f"the Hub cannot be reached ({error}); the folder is ready in {publication.folder}: give the command again "
+            "when this machine is online"
         ) from error
     return str(commit.commit_url)
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -179,6 +180,30 @@ def test_a_published_figure_needs_its_source(tmp_path):
 def test_the_example_of_a_card_is_a_card(tmp_path):
     (tmp_path / "card.yaml").write_text(command.EXAMPLE)
     assert CardFacts.from_yaml(tmp_path / "card.yaml").published[0]["value"] == 0.067
+
+
+def push_metric(folder):
+    from bit_speech.hub.publishing import push
+
+    return push(stage_metric("wer", "tester/refused", folder))
+
+
+def test_without_a_token_the_hub_says_how_to_log_in(hub, tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no_token"))
+    with pytest.raises(PermissionError, match="hf auth login"):
+        push_metric(tmp_path / "staged")
+    assert "spaces/tester/refused" not in hub.repositories
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_hub_that_cannot_be_reached_is_said_to_be_so(offline, hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(ConnectionError, match="cannot be reached"):
+            push_metric(tmp_path / "staged")
 
 
 @pytest.mark.parametrize(
