@@ -85,6 +85,18 @@ def test_two_processes_with_two_batches_each_are_one_big_batch(llm, whole, tmp_p
         torch.testing.assert_close(weights[name], value, atol=1e-5, rtol=0, msg=name)
 
 
+def test_both_passes_of_an_update_see_the_same_dropout(llm, tmp_path):
+    built = llm.build(dropout=0.3, contrastive_weight=1.0)
+    settings = {"max_steps": 1, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    run = llm.trainer(tmp_path, train=llm.trials(8), built=built, **settings)
+    seen = []
+    run.model.register_forward_hook(lambda _, args, output: seen.append((output.logits is None, output.neural_embeds)))
+    run.train()
+    assert [without for without, _ in seen] == [True, True, False, False]
+    assert torch.equal(seen[0][1], seen[2][1]) and torch.equal(seen[1][1], seen[3][1])
+    assert built[0].encoder.layers[0].mlp.dropout.p == 0.3
+
+
 def test_every_trained_parameter_moves_in_an_update(llm, whole):
     before, _ = llm.build(ctc_weight=0.3, contrastive_weight=0.5)
     for (name, parameter), other in zip(whole.model.named_parameters(), before.parameters(), strict=True):
