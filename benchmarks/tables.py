@@ -608,6 +608,16 @@ def brain_tuning(result: dict[str, Any]) -> str:
         "data to match",
     ]
     recipe = result["recipe"]
+    speech = [
+        [
+            row["condition"],
+            percent(row["speech"]["cer"]),
+            ", ".join(f"{value:.3f}" for value in row["speech"]["sounds_micro_f1"]),
+        ]
+        for row in result["rows"]
+        if "speech" in row
+    ]
+    speech_header = ["tuned to", "CER with the untouched head", "micro F1 of sounds, layers 0 to 4"]
     return (
         "## Brain-tuning on simulated cohorts\n\n"
         f"`{result['command']}`. Encoding models of three held-out participants of each cohort, fitted to a number of stories that no tuning saw: "
@@ -616,7 +626,9 @@ def brain_tuning(result: dict[str, Any]) -> str:
         "reach what the pretrained model reaches with all of them. Simulated participants say how methods compare on known truth, nothing about brains. "
         f"{machine_line(result)}\n"
         + table(header, rows)
-        + "\n![Held-out participants](../benchmarks/results/brain_tuning.png)\n"
+        + "\n![Held-out participants](../benchmarks/results/brain_tuning.png)\n\n"
+        "What tuning did to speech: spelling of 40 held-out synthesized sentences, and linear probes of the sounds in them.\n\n"
+        + table(speech_header, speech)
     )
 
 

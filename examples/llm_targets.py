@@ -1,6 +1,6 @@
 """Write layers of a language model as if they were somebody's BOLD: tuning to text instead of brains, as a control.
 
-    python examples/llm_targets.py --stories runs/lebel_fs --language_model meta-llama/Llama-2-7b-hf --layers 18 20 22 24
+    python examples/llm_targets.py --stories runs/lebel_fs --language_model meta-llama/Llama-2-7b-hf --layers 20 22 24
     python examples/brain_tune.py --speech_checkpoint facebook/wav2vec2-base --stories runs/lebel_fs --participants llm
 
 The words of a story pass the language model; what its layers hold at each word is averaged over layers, low-pass
