@@ -69,8 +69,9 @@ class DataReport:
         leakage (`LeakageReport`): what the splits share.
         unseen_words (`float`, *optional*): share of the words of the other splits that no training sentence has.
         warnings (`list[str]`): what to look at, each with what can be done.
-        channel_rates (`np.ndarray` of shape `(sessions, C)`): mean of every channel and session; in spikes per second
-            for counts, in the features' own unit otherwise.
+        channel_kinds (`list[str]`): kind of every channel.
+        channel_rates (`np.ndarray` of shape `(sessions, C)`): mean of every channel and session; per second for
+            threshold crossings that are counts, in the features' own unit otherwise.
         drift (`np.ndarray` of shape `(sessions, sessions)`): as `SessionData.drift`, for every pair.
         trial_seconds (`np.ndarray` of shape `(trials,)`): durations.
     """
@@ -85,6 +86,7 @@ class DataReport:
     leakage: LeakageReport
     unseen_words: float | None
     warnings: list[str]
+    channel_kinds: list[str]
     channel_rates: np.ndarray
     drift: np.ndarray
     trial_seconds: np.ndarray
@@ -188,11 +190,13 @@ def describe_data(trials: datasets.DatasetDict) -> DataReport:
     bin_size_ms = bin_sizes.pop()
     names = sorted(sessions)
     normalization = check_normalization(trials)
-    counts = normalization.kind == "raw" and all(np.all(np.asarray(sessions[name].low) >= 0) for name in names)
+    kinds = list(first["feature_kinds"])
+    crossings = np.array([kind == THRESHOLD_CROSSINGS for kind in kinds])
+    lowest = np.stack([np.asarray(sessions[name].low) for name in names])
+    counts = normalization.kind == "raw" and bool(np.all(lowest[:, crossings] >= 0))
     means = np.stack([sessions[name].statistics.mean for name in names])
-    rates = means * (1000 / bin_size_ms) if counts else means
+    rates = np.where(crossings & counts, means * (1000 / bin_size_ms), means)
     drift = _drift(means, np.stack([sessions[name].statistics.std for name in names]))
-    crossings = np.array([kind == THRESHOLD_CROSSINGS for kind in first["feature_kinds"]])
     described = []
     for place, name in enumerate(names):
         session = sessions[name]
@@ -209,7 +213,6 @@ def describe_data(trials: datasets.DatasetDict) -> DataReport:
                 drift=round(float(drift[place - 1, place]), 3) if place else None,
             )
         )
-    kinds = list(first["feature_kinds"])
     leakage = find_leakage(identities)
     splits = {
         split: {
@@ -231,6 +234,7 @@ def describe_data(trials: datasets.DatasetDict) -> DataReport:
         leakage=leakage,
         unseen_words=_unseen_words(identities),
         warnings=_warnings(described, splits, leakage, normalization, identities),
+        channel_kinds=kinds,
         channel_rates=rates,
         drift=drift,
         trial_seconds=np.array([value for values in seconds.values() for value in values]),

@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from bit_speech.data.schema import THRESHOLD_CROSSINGS
 from bit_speech.evaluation.figure_style import ACCENT, MUTED, SECOND, STYLE, png
 
 if TYPE_CHECKING:
@@ -28,20 +29,22 @@ def rate_figure(report: DataReport) -> bytes:
     Returns:
         `bytes`: a PNG image.
     """
-    names = _session_names(report)
+    names, kinds = _session_names(report), list(report.feature_kinds)
     counts = any(session.rate_hz is not None for session in report.sessions)
     with rc_context(STYLE):
-        figure = Figure(figsize=(7.4, 1.4 + 0.22 * len(names)), layout="constrained")
-        ax = figure.subplots()
-        # One loud channel must not hide all others.
-        top = float(np.percentile(report.channel_rates, 98)) or 1.0
-        low = min(0.0, float(np.percentile(report.channel_rates, 2)))
-        image = ax.imshow(
-            report.channel_rates, aspect="auto", cmap="viridis", vmin=low, vmax=top, interpolation="nearest"
-        )
-        ax.set_yticks(range(len(names)), names)
-        ax.set_xlabel("channel")
-        figure.colorbar(image, ax=ax, label="mean per second" if counts else "mean", extend="max")
+        figure = Figure(figsize=(7.4, (0.9 + 0.22 * len(names)) * len(kinds)), layout="constrained")
+        for ax, kind in zip(figure.subplots(len(kinds), 1, squeeze=False)[:, 0], kinds):
+            channels = np.flatnonzero([name == kind for name in report.channel_kinds])
+            values = report.channel_rates[:, channels]
+            # One loud channel must not hide all others, and rounding errors of z-scored features are no picture.
+            top = max(float(np.percentile(values, 98)), 1e-3)
+            low = min(0.0, float(np.percentile(values, 2)))
+            image = ax.imshow(values, aspect="auto", cmap="viridis", vmin=low, vmax=top, interpolation="nearest")
+            ax.set_yticks(range(len(names)), names)
+            ax.set_title(kind.replace("_", " "))
+            unit = "per second" if counts and kind == THRESHOLD_CROSSINGS else "mean"
+            figure.colorbar(image, ax=ax, label=unit, extend="max")
+        ax.set_xlabel("channel, counted within its kind")
         return png(figure)
 
 
@@ -82,7 +85,10 @@ def drift_figure(report: DataReport) -> bytes:
     with rc_context(STYLE):
         figure = Figure(figsize=(7.4, 3.0), layout="constrained")
         matrix, line = figure.subplots(1, 2)
-        image = matrix.imshow(report.drift, cmap="magma", vmin=0, interpolation="nearest")
+        top = max(0.5, float(report.drift.max()))
+        image = matrix.imshow(report.drift, cmap="magma", vmin=0, vmax=top, interpolation="nearest")
+        for axis in (matrix.xaxis, matrix.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
         matrix.set_xlabel("session")
         matrix.set_ylabel("session")
         matrix.set_title("every pair")
@@ -91,7 +97,7 @@ def drift_figure(report: DataReport) -> bytes:
         line.plot(range(1, len(names)), steps, color=ACCENT, marker="o", ms=4, lw=1.2)
         line.set_title("from the session before")
         line.set_xticks(range(1, len(names)), names[1:], rotation=60, ha="right")
-        line.set_ylim(bottom=0)
+        line.set_ylim(0, 1.1 * max(0.5, max(float(step or 0) for step in steps)))
         line.grid(axis="y")
         return png(figure)
 
