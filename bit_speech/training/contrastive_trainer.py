@@ -226,7 +226,7 @@ class ContrastiveTrainer(BITTrainer):
         contrasts = config.contrastive_weight > 0
         alone = steps == 1 and world == 1
         if contrasts and not alone and self._micro_step == 0:
-            self._pulls, contrastive = self._first_pass(model)
+            self._pulls = self._first_pass(model)
         with self._seeded(self._micro_step):
             outputs = model(**_for_the_model(inputs))
         tokens, trials = int((inputs["labels"] != -100).sum()), len(inputs["labels"])
@@ -251,7 +251,7 @@ class ContrastiveTrainer(BITTrainer):
         loss = loss * steps
         return (loss, outputs) if return_outputs else loss
 
-    def _first_pass(self, model: nn.Module) -> tuple[list[Vectors], torch.Tensor]:
+    def _first_pass(self, model: nn.Module) -> list[Vectors]:
         """The gradient of the contrastive loss at every vector of this process's batches."""
         own: list[Vectors] = []
         scale = None
@@ -288,7 +288,7 @@ class ContrastiveTrainer(BITTrainer):
                         "value": value.detach().to(device),
                     }
                 )
-        return pulls, value
+        return pulls
 
     def _contrast(self, vectors: Vectors, scale: torch.Tensor) -> torch.Tensor:
         """The contrastive loss with the negatives of past updates."""
