@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from bit_speech.data.clocks import ENVELOPE_HZ, ClockEstimate, envelope, estimate_clock
-from bit_speech.data.ieeg_recordings import Recording, open_recording, read_audio
+from bit_speech.data.ieeg_recordings import Recording, auxiliary_channels, open_recording, read_audio
 from datasets_scripts.aligned_recordings import AlignedFile, cut_blocks, ieeg_parser, run_ieeg_converter
 
 EPILOG = """\
@@ -35,6 +35,7 @@ the YAML file:
       audio_start_s: 12.5           # without such a channel: second of the sound at which the iEEG begins
       drift_ppm: 0                  # and what the sound's clock gains in a million seconds, if known
       condition: clean              # ambient (default), clean or clean_in_room
+Heart, eyes, triggers and inputs (EKG, EOG, TRIG, DC...) are left out by their names.
 Recordings are files of about two hours; --block_min cuts longer ones.
 """
 _KEYS = {"ieeg", "audio", "session", "sync_channel", "bad_channels", "audio_start_s", "drift_ppm", "condition"}
@@ -100,10 +101,12 @@ def find(arguments: argparse.Namespace) -> list[AlignedFile]:
             raise ValueError(f"{where}: give either sync_channel or audio_start_s")
         path, audio = config_path.parent / entry["ieeg"], config_path.parent / entry["audio"]
         recording = open_recording(path)
-        bad, more = list(entry.get("bad_channels", ())), {"recording": entry["ieeg"]}
+        bad: list[str] = list(entry.get("bad_channels", ()))
+        bad += [name for name in auxiliary_channels(recording.channel_names) if name not in bad]
+        more: dict[str, Any] = {"recording": entry["ieeg"], "left_out": bad}
         if "sync_channel" in entry:
             clock = synchronise(recording, entry["sync_channel"], audio)
-            bad.append(entry["sync_channel"])
+            bad += [entry["sync_channel"]] * (entry["sync_channel"] not in bad)
             more["clock"] = clock.to_dict()
             if not arguments.quiet:
                 print(

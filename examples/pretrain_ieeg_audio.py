@@ -39,7 +39,7 @@ class ExperimentArguments:
     _show_all_settings = True
 
     segments: list[str] = HfArg(default_factory=list, help="Folders of aligned segments, one a participant.")
-    simulate: list[dict[str, Any]] | str | None = HfArg(default=None, help="Simulated patients (JSON), instead.")
+    simulate: dict[str, Any] | str | None = HfArg(default=None, help="Or patients to make up: name -> settings (JSON).")
     condition: str = HfArg(default="ambient", help="What is trained on: ambient, clean or clean_in_room.")
     test_conditions: list[str] = HfArg(default_factory=lambda: ["ambient"], help="What is scored at the end.")
     audio_features: str = HfArg(default="log_mel", help="log_mel, or the Hub name or folder of a speech model.")
@@ -71,9 +71,9 @@ def read_windows(arguments: ExperimentArguments) -> tuple[list[WindowSet], dict[
     cached, sets = CachedFeatures(features, arguments.cache), []
     for folder in arguments.segments:
         sets.append(make_windows(load_segments(folder), cached))
-    for number, settings in enumerate(arguments.simulate or []):
-        patient = SimulatedPatient(ContinuousConfig(**settings), seed=number)
-        parts = [make_windows(patient.segments(name), features) for name in patient.splits]
+    for number, (name, settings) in enumerate((arguments.simulate or {}).items()):
+        patient = SimulatedPatient(ContinuousConfig(participant_id=name, **settings), seed=number)
+        parts = [make_windows(patient.segments(file_id), features) for file_id in patient.splits]
         sets.append(join_windows(parts))
     return sets, features.settings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,10 @@ import numpy as np
 from bit_speech.files import write_bytes
 from bit_speech.import_utils import require
 
+_AUXILIARY = re.compile(
+    r"((EEG|POL)\s+)?((DC|E[CK]G|EMG|EOG|TRIG|MARK|STI|STATUS|EVENT)\s*-?\d*|OSAT|SPO2|PR|PLETH|E|(POL\s*)?\$.*)(-Ref)?",
+    re.IGNORECASE,
+)
 IEEG_KINDS: tuple[str, ...] = ("seeg", "ecog", "dbs", "eeg")
 
 
@@ -180,7 +185,13 @@ def write_edf(
     def text(value: Any, width: int) -> bytes:
         return f"{value:<{width}}"[:width].encode("ascii")
 
-    head: list[tuple[Any, int]] = [("0", 8), ("X X X X", 80), ("Startdate X X X X", 80), ("01.01.00", 8), ("00.00.00", 8)]
+    head: list[tuple[Any, int]] = [
+        ("0", 8),
+        ("X X X X", 80),
+        ("Startdate X X X X", 80),
+        ("01.01.00", 8),
+        ("00.00.00", 8),
+    ]
     head += [(256 * (channels + 1), 8), ("", 44), (seconds, 8), (1, 8), (channels, 4)]
     columns: list[tuple[Sequence[Any], int]] = [(channel_names, 16)]
     for constant, width in (("", 80), ("uV", 8), (f"{-limit_uv:.6g}", 8), (f"{limit_uv:.6g}", 8)):
@@ -255,6 +266,22 @@ def open_recording(path: str | os.PathLike[str]) -> Recording:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: give a recording that MNE reads (EDF, FIF, BrainVision, ...)")
     return EDFRecording(path) if path.suffix.lower() == ".edf" else MNERecording(path)
+
+
+def auxiliary_channels(names: Sequence[str]) -> list[str]:
+    """Channels of an EDF that are no iEEG by their name: heart, eyes, triggers, sound inputs.
+
+    Args:
+        names (`Sequence[str]`): of all channels; plain EDF does not say what a channel is.
+
+    Returns:
+        `list[str]`: those to leave out.
+
+    Example:
+        >>> auxiliary_channels(["A1", "DC3", "EKG1", "TRIG", "PR", "PR1", "POL E"])
+        ['DC3', 'EKG1', 'TRIG', 'PR', 'POL E']
+    """
+    return [name for name in names if _AUXILIARY.fullmatch(name.strip())]
 
 
 def read_audio(

@@ -11,7 +11,6 @@ from bit_speech.arguments import load_config
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PATIENT = {
-    "participant_id": "s1",
     "num_channels": 6,
     "num_days": 1,
     "files_per_day": 3,
@@ -19,7 +18,7 @@ PATIENT = {
     "file_s": 30.0,
 }
 SMALL = ["--use_cpu", "true", "--max_steps", "3", "--per_device_train_batch_size", "8", "--save_strategy", "no"]
-SMALL += ["--load_best_model_at_end", "false", "--simulate", json.dumps([PATIENT])]
+SMALL += ["--load_best_model_at_end", "false", "--simulate", json.dumps({"s1": PATIENT})]
 
 
 def load(name):
