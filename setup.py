@@ -61,6 +61,8 @@ setup(
             "evaluation/*.jinja",
             "evaluation/metrics/*/*",
             "hub/*.jinja",
+            "sample_checkpoints/*/*",
+            "sample_checkpoints/*/decoder/*",
             "py.typed",
         ],
     },

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from modeling_bit.modeling_bit_llm import BITForConditionalGeneration
     from modeling_bit.modeling_bit_pretraining import BITForMaskedModeling
     from modeling_bit.modeling_brain_tuned import BrainTunedForVoxelPrediction, BrainTunedModel
-    from modeling_bit.modeling_wav2vec2_brain import Wav2Vec2BrainForCTC
     from modeling_bit.modeling_ieeg_audio import IEEGAudioForRetrieval, IEEGAudioModel
+    from modeling_bit.modeling_wav2vec2_brain import Wav2Vec2BrainForCTC
     from modeling_bit.transfer_bit import load_pretrained_encoder
     from processing_bit.feature_extraction_bit import BITFeatureExtractor
-    from processing_bit.feature_extraction_story import StoryFeatureExtractor
     from processing_bit.feature_extraction_ieeg import IEEGFeatureExtractor
+    from processing_bit.feature_extraction_story import StoryFeatureExtractor
     from processing_bit.processing_bit import BITProcessor
     from processing_bit.processing_bit_llm import BITLLMProcessor
     from processing_bit.processing_ieeg_audio import IEEGAudioProcessor
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from processing_bit.tokenization_spelling import SpellingTokenizer
 
     from .processor_with_decoder import BITProcessorWithDecoder
+    from .sample_checkpoints import sample_checkpoint
     from .training.brain_tuning import BrainTuningArguments, BrainTuningTrainer
     from .training.contrastive_trainer import BITLLMTrainingArguments, ContrastiveTrainer
     from .training.ieeg_audio_trainer import IEEGAudioTrainer, IEEGAudioTrainingArguments
@@ -82,6 +83,7 @@ _HOME = {
     "Wav2Vec2BrainConfig": "configuration_bit.configuration_wav2vec2_brain",
     "Wav2Vec2BrainForCTC": "modeling_bit.modeling_wav2vec2_brain",
     "load_pretrained_encoder": "modeling_bit.transfer_bit",
+    "sample_checkpoint": "bit_speech.sample_checkpoints",
 }
 
 __all__ = [
@@ -121,6 +123,7 @@ __all__ = [
     "Wav2Vec2BrainConfig",
     "Wav2Vec2BrainForCTC",
     "load_pretrained_encoder",
+    "sample_checkpoint",
 ]
 
 register_auto_classes()
