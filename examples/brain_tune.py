@@ -132,7 +132,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         training.eval_strategy, training.load_best_model_at_end = "no", False
     values = {"num_voxels": train.num_voxels, "participants": train.participants, **(arguments.model_config or {})}
     model = BrainTunedForVoxelPrediction.from_speech_checkpoint(arguments.speech_checkpoint, **values)
-    extractor = StoryFeatureExtractor(clip_s=model.config.clip_s, end_offset_s=arguments.end_offset_s)
+    extractor = StoryFeatureExtractor(
+        clip_s=model.config.clip_s,
+        end_offset_s=arguments.end_offset_s,
+        num_mel_bins=getattr(model.config.body_config, "num_mel_bins", 0),
+    )
     weights = ceilings(folder, train.participants) if arguments.weigh_by_ceiling else None
     checkpoint = newest_complete_checkpoint(output)
     if arguments.fit_head and checkpoint is None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from transformers import BatchFeature, FeatureExtractionMixin
+from transformers import BatchFeature, FeatureExtractionMixin, WhisperFeatureExtractor
 
 from configuration_bit.remote_code_bit import RemoteCodeMixin
 
@@ -24,6 +24,8 @@ class StoryFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         stride_s (`float`, defaults to 0.1): seconds from one window to the next.
         normalization (`str`, defaults to `"clip"`): zero mean and unit variance per `"clip"` (or window), over the
             whole `"batch"` as the released code does by accident, or `"none"`.
+        num_mel_bins (`int`, defaults to 0): for Whisper: clips become its spectra of so many bands, padded to 30 s, and
+            are not normalised.
 
     Raises:
         ValueError: if a value is out of range.
@@ -50,6 +52,7 @@ class StoryFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         window_s: float = 16.1,
         stride_s: float = 0.1,
         normalization: str = "clip",
+        num_mel_bins: int = 0,
         **kwargs: Any,
     ) -> None:
         lengths = {"sampling_rate": sampling_rate, "clip_s": clip_s, "window_s": window_s, "stride_s": stride_s}
@@ -58,7 +61,10 @@ class StoryFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
                 raise ValueError(f"`{name}` must be positive, got {value!r}.")
         if normalization not in NORMALIZATIONS:
             raise ValueError(f"`normalization` is {normalization!r}: choose one of {', '.join(NORMALIZATIONS)}.")
+        if num_mel_bins < 0 or (num_mel_bins and clip_s > 30):
+            raise ValueError(f"`num_mel_bins` is {num_mel_bins} for clips of {clip_s} s: Whisper hears at most 30 s.")
         super().__init__(**kwargs)
+        self.num_mel_bins = num_mel_bins
         self.sampling_rate, self.clip_s, self.end_offset_s = sampling_rate, clip_s, end_offset_s
         self.window_s, self.stride_s, self.normalization = window_s, stride_s, normalization
 
@@ -78,14 +84,28 @@ class StoryFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
             return_tensors (`str`, *optional*): `"pt"` for torch, default numpy.
 
         Returns:
-            `BatchFeature` with `input_values` of shape `(R, clip samples)`.
+            `BatchFeature` with `input_values` of shape `(R, clip samples)`, or `(R, num_mel_bins, 3000)`.
 
         Raises:
             ValueError: if the audio has another rate or shape, or is not finite.
         """
         ends = np.round((np.asarray(tr_times_s, dtype=np.float64) + self.end_offset_s) * self.sampling_rate)
         clips = self._cut(audio, ends.astype(np.int64), round(self.clip_s * self.sampling_rate), sampling_rate)
-        return BatchFeature({"input_values": self.normalize(clips)}, tensor_type=return_tensors)
+        values = self.spectra(clips) if self.num_mel_bins else self.normalize(clips)
+        return BatchFeature({"input_values": values}, tensor_type=return_tensors)
+
+    def spectra(self, clips: Any) -> np.ndarray:
+        """Turn sound into what Whisper hears.
+
+        Args:
+            clips (sequence of `np.ndarray` of shape `(S,)`): 16 kHz samples, at most 30 s.
+
+        Returns:
+            `np.ndarray` of shape `(R, num_mel_bins, 3000)`: log-mel spectra.
+        """
+        whisper = WhisperFeatureExtractor(feature_size=self.num_mel_bins)
+        found = whisper(list(clips), sampling_rate=self.sampling_rate, return_tensors="np")
+        return found["input_features"].astype(np.float32)
 
     def window_ends(self, num_samples: int) -> np.ndarray:
         """Say where causal windows end.

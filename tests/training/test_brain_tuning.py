@@ -158,6 +158,25 @@ def test_batches_hold_the_clip_before_each_tr_of_one_participant(tmp_path):
     )
 
 
+def test_whisper_is_tuned_on_its_spectra(tmp_path):
+    body = {
+        "model_type": "whisper", "d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "decoder_layers": 1,
+        "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "num_mel_bins": 8,
+        "vocab_size": 20, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1,
+    }  # fmt: skip
+    set_seed(0)
+    model = BrainTunedForVoxelPrediction(config(participants=PEOPLE, body_config=body))
+    arguments = BrainTuningArguments(
+        output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=3, use_cpu=True, disable_tqdm=True,
+        eval_strategy="no", save_strategy="no", load_best_model_at_end=False, logging_steps=1,
+    )  # fmt: skip
+    extractor = StoryFeatureExtractor(clip_s=4.0, num_mel_bins=8)
+    tuned = BrainTuningTrainer(model, arguments, dataset(), extractor=extractor)
+    assert next(iter(tuned.get_train_dataloader()))["input_values"].shape == (3, 8, 3000)
+    tuned.train()
+    assert all(module.up.abs().sum() > 0 for module in model.model._updates())
+
+
 def test_runs_that_do_not_fit_are_refused(tmp_path):
     run = cohort().run(0, stimulus(0))
     with pytest.raises(ValueError, match="no sound of story 'story0'"):
