@@ -19,7 +19,7 @@ from typing import Any
 from bit_speech.data.ieeg_recordings import MNERecording, Recording, open_recording
 from datasets_scripts.aligned_recordings import AlignedFile, cut_blocks, ieeg_parser, run_ieeg_converter
 
-_SUFFIXES = (".edf", ".vhdr", ".fif", ".set", ".nwb")
+_SUFFIXES = (".edf", ".vhdr", ".fif", ".set")
 _INVASIVE = ("SEEG", "ECOG", "DBS", "EEG")
 EPILOG = """\
 read:

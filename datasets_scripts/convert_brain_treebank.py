@@ -29,7 +29,7 @@ read:
   subject_metadata/sub_1_trial000_metadata.json                  title (or filename) of the movie
   subject_timings/sub_1_trial000_timings.csv                     movie_time and index (sample) of every trigger
   movies/<filename of the metadata>.wav (or .flac)               the sound of the movie, your own copy
-Pauses are where the movie's time stands still: those stretches are left out. The last movie of a patient makes a task,
+Segments of 30 s in which the movie paused or jumped are left out. The last movie of a patient makes a task,
 the others pretraining: choose with --participants and by folder; blocks of --block_min minutes are split as a whole.
 """
 
@@ -48,7 +48,7 @@ class TreebankRecording:
     def __init__(self, path: Path, names: list[str]) -> None:
         self._file = require("h5py").File(path, "r")
         data = self._file["data"]
-        if len(data) != len(names):
+        if len(data) < len(names):  # some files hold one more, which has no name
             raise ValueError(f"{path.name} has {len(data)} electrodes, the table of labels {len(names)} names")
         self._electrodes = [data[f"electrode_{index}"] for index in range(len(names))]
         self.channel_names = names

@@ -153,7 +153,7 @@ def test_a_treebank_movie_is_read_around_its_pause(tmp_path):
         (root / name).mkdir(parents=True)
     seconds = 130
     with h5py.File(root / "sub_1_trial000.h5", "w") as file:
-        for index in range(3):
+        for index in range(4):  # the last has no name, as in the release
             values = np.random.default_rng(index).normal(size=int(seconds * rate)).astype("float32")
             file[f"data/electrode_{index}"] = values
     (root / "electrode_labels/sub_1/electrode_labels.json").write_text('["*T1", "T2#", "DC1"]')
