@@ -74,7 +74,7 @@ def convert(
     held_out = VALIDATION if validation is None else validation
     report, written = [], set()
     for folder in folders:
-        count = 0
+        count = most_empty = 0
         for path in sorted(folder.glob("*.hf5")):
             story = path.stem
             if stories and story not in stories:
@@ -82,8 +82,12 @@ def convert(
             if story not in lengths:
                 raise ValueError(f"{path}: {story!r} is not in respdict.json")
             with h5py.File(path, "r") as file:
-                responses = np.nan_to_num(file["data"][()].astype(np.float32))
+                responses = file["data"][()].astype(np.float32)
                 repeats = file["individual_repeats"][()].astype(np.float32) if "individual_repeats" in file else None
+            # Voxels at the edge of the scan have no signal in some sessions.
+            empty = np.isnan(responses).any(axis=0)
+            responses[:, empty] = 0.0
+            most_empty = max(most_empty, int(empty.sum()))
             times = story_times(int(lengths[story]))
             if len(responses) != len(times):
                 raise ValueError(
@@ -97,7 +101,7 @@ def convert(
             write_run(output_dir, run)
             written.add(story)
             count += 1
-        report.append(f"{folder.name}: {count} stories")
+        report.append(f"{folder.name}: {count} stories, at most {most_empty} voxels without signal (zero)")
     for story in sorted(written):
         sound = root / "stimuli" / f"{story}.wav"
         write_story(output_dir, story, read_wav(sound))

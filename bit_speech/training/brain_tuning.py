@@ -73,7 +73,7 @@ class StoryRunDataset(Dataset):
             participants (sequence of `str`, *optional*): see the class.
 
         Returns:
-            `StoryRunDataset`: 16 hours of sound are 3.7 GB in memory.
+            `StoryRunDataset`: in memory; 16 hours are 3.7 GB of sound, and 3.5 GB of 30,172 vertices per participant.
         """
         runs = [read_run(folder, participant, story) for participant, story in names]
         return cls(runs, {story: read_story(folder, story) for _, story in names}, participants)

@@ -76,7 +76,9 @@ def lebel(folder: Path, volumes: int = 30) -> None:
     rng = np.random.default_rng(0)
     for story in ("wheretheressmoke", "avatar", "itsabox"):
         with h5py.File(data / f"{story}.hf5", "w") as file:
-            file["data"] = rng.normal(size=(volumes, 4))
+            values = rng.normal(size=(volumes, 4))
+            values[3, 2] = np.nan
+            file["data"] = values
             if story == "wheretheressmoke":
                 file["individual_repeats"] = rng.normal(size=(5, volumes, 4))
         sound(folder, story, 1.0)
@@ -90,10 +92,11 @@ def lebel(folder: Path, volumes: int = 30) -> None:
 def test_lebel_gives_stories_with_their_clock_splits_repeats_and_words(tmp_path, capsys):
     lebel(tmp_path / "raw")
     assert convert_lebel.main(["--input_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path / "out")]) == 0
-    assert "UTS03: 3 stories" in capsys.readouterr().out
+    assert "UTS03: 3 stories, at most 1 voxels without signal (zero)" in capsys.readouterr().out
     run = read_run(tmp_path / "out", "UTS03", "wheretheressmoke", with_repeats=True)
     assert (run.split, run.repeats.shape, run.tr_times_s[0], run.tr_times_s[-1]) == ("test", (5, 30, 4), 10.0, 68.0)
     assert read_run(tmp_path / "out", "UTS03", "itsabox").split == "validation"
+    assert (run.responses[:, 2] == 0).all() and (run.responses[:, 1] != 0).all()
     words = read_words(tmp_path / "out", "avatar")
     assert [(i.start_s, i.stop_s, i.text) for i in words["word"]] == [(0.0, 1.5, "hello")]
     assert [i.text for i in words["phone"]] == ["HH"]
