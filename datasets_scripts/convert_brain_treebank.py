@@ -1,6 +1,6 @@
 """Brain Treebank: ten patients watch movies, 43 hours; HDF5 and your copies of the sound -> segments.
 
-    python -m datasets_scripts.convert_brain_treebank --input_dir braintreebank --movies movies --output_dir segments/btb
+    python -m datasets_scripts.convert_brain_treebank --input_dir btb --movies movies --output_dir segments/btb
 
 Source: Wang et al. 2024, arXiv 2411.08343, braintreebank.dev (CC BY 4.0); the movies' sound is not part of it.
 """

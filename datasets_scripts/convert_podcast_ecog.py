@@ -23,8 +23,8 @@ def main(argv: list[str] | None = None) -> int:
         `int`: exit status.
 
     Note:
-        The recordings are taken to begin with the podcast, as the tutorials' word onsets do; give `--onset_s` or `--event`
-        where yours does not. Not run on the release.
+        The recordings are taken to begin with the podcast, as the tutorials' word onsets do; give `--onset_s` or
+        `--event` where yours does not. Not run on the release.
     """
     made = parser("podcast_ecog", (__doc__ or "").split("\n\n")[0])
     made.set_defaults(task="podcast", audio="stimuli/podcast.wav", notch_hz=60.0, block_min=3.0)

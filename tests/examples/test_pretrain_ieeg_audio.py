@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bit_speech.arguments import load_config
+from bit_speech.arguments import ExperimentParser, load_config
+from bit_speech.simulation.continuous import ContinuousConfig
+from configuration_bit import IEEGAudioConfig
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PATIENT = {
@@ -46,7 +48,16 @@ def test_a_patient_is_pretrained_on_finetuned_and_listened_to(tmp_path, capsys):
 
 
 def test_the_configurations_are_settings_that_exist():
+    script = load("pretrain_ieeg_audio")
+    parser = ExperimentParser([script.ExperimentArguments, script.IEEGAudioTrainingArguments])
     for path in sorted((EXAMPLES / "configs").glob("*ieeg_audio*.yaml")):
+        arguments, training = parser.parse(["--config", str(path), "--use_cpu", "true"])
+        assert training.learning_rate > 0
+        changes = dict(arguments.model_config or {})
+        if changes.get("session_layer"):
+            changes["sessions"] = ["s1.day0"]
+        IEEGAudioConfig.preset(arguments.preset, participants={"s1": 24}, **changes)
+        assert all(ContinuousConfig(participant_id=n, **s) for n, s in (arguments.simulate or {}).items())
         lines = path.read_text().splitlines()
         assert lines[0].startswith("# python examples/") and lines[-1].startswith("# result:")
         assert load_config(path)["output_dir"].startswith("runs/")
