@@ -372,7 +372,7 @@ def collect() -> dict[str, Any]:
                     + [take({key: main_cells[key]}, *what)[key]["mean_relative_rank"]] for key in shared]  # fmt: skip
             fit = fit_scaling(hours, np.array(runs))
             result["sizes"]["_".join(what)] = {
-                "hours": hours, "rank": [row["rank"] for row in rows], "cells": len(shared),
+                "hours": hours, "rank": [row["rank"][0] for row in rows], "cells": len(shared),
                 "slope": [fit.slope, fit.low, fit.high], "r2": fit.r2,
             }  # fmt: skip
     drift = read_cells("drift")
