@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import sys
@@ -122,6 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--output_dir", default="runs/evaluation", help="metrics.json, predictions.jsonl and the report"
     )
+    evaluate.add_argument("--json", action="store_true", help="print the metrics as JSON, and all else elsewhere")
 
     build_lm = commands.add_parser(
         "build-lm",
@@ -243,7 +245,13 @@ def _simulate(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from bit_speech.scoring import evaluate_model
 
-    evaluate_model(**{key: value for key, value in vars(arguments).items() if key != "command"})
+    settings = {key: value for key, value in vars(arguments).items() if key not in ("command", "json")}
+    if not arguments.json:
+        evaluate_model(**settings)
+        return 0
+    with contextlib.redirect_stdout(sys.stderr):
+        metrics = evaluate_model(**settings)
+    print(json.dumps(metrics, indent=2))
     return 0
 
 

@@ -66,6 +66,16 @@ def test_doctor_fails_when_a_needed_package_is_too_old(capsys, monkeypatch):
     assert "pip install 'numpy>=99'" in capsys.readouterr().out
 
 
+def test_evaluate_prints_json_and_nothing_else_for_scripts(capsys, monkeypatch):
+    def evaluate_model(**settings):
+        print("report: somewhere")
+        return {"split": settings["split"]}
+
+    monkeypatch.setattr("bit_speech.scoring.evaluate_model", evaluate_model)
+    assert main(["evaluate", "--model", "m", "--trials", "t", "--split", "test", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"split": "test"}
+
+
 def test_info_is_json_for_scripts(capsys):
     assert main(["info", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["versions"]["torch"]
