@@ -199,7 +199,6 @@ def write(model: Any, processor: Any, rows: list[dict[str, Any]], **generation: 
     """What the network writes for every trial, free-running: best first, distinct sentences."""
     import torch
 
-    found: list[list[str]] = []
     settings = {"max_new_tokens": MAX_NEW_TOKENS, "do_sample": False, "num_beams": 1, **generation}
     each = settings.get("num_return_sequences", 1)
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]["features"]))
@@ -212,14 +211,15 @@ def write(model: Any, processor: Any, rows: list[dict[str, Any]], **generation: 
         written = processor.decode_answers(sequences, inputs["input_ids"].shape[1])
         for place, index in enumerate(members):
             texts[index] = list(dict.fromkeys(written[each * place : each * (place + 1)]))
-    found = [texts[index] for index in range(len(rows))]
-    return found
+    return [texts[index] for index in range(len(rows))]
 
 
 def run_cell(kind: str, name: str, seed: int, llm: Path, whole: bool) -> dict[str, Any]:
     """Train and score one variant for one person; with `whole`, also n-best lists, joint decoding, nucleus sampling."""
     import torch
     from transformers import set_seed
+
+    from bit_speech.evaluation import word_error_rate
 
     torch.set_num_threads(1)
     person, variant = Person(kind, seed), VARIANTS[name]
@@ -237,8 +237,6 @@ def run_cell(kind: str, name: str, seed: int, llm: Path, whole: bool) -> dict[st
         "parameters": sum(p.numel() for p in model.parameters()),
         "curve": [[log["step"], log["loss"]] for log in trainer.state.log_history if "loss" in log],
     }  # fmt: skip
-    from bit_speech.evaluation import word_error_rate
-
     if untrained is not None:
         result["validation_before_training"] = word_error_rate(texts["validation"], first(untrained)).to_dict()
     for part, rows in split.items():
