@@ -20,6 +20,8 @@ MODULES = (
     "encoding",
     "brain_tuning",
     "end_to_end",
+    "ieeg_preprocessing",
+    "ieeg_audio",
 )
 
 
