@@ -7,6 +7,8 @@ import torch
 
 from bit_speech import BITForCTC, BITProcessorWithDecoder, sample_checkpoint
 from bit_speech.evaluation import word_error_rate
+from bit_speech.hub.card_facts import CardFacts, Measurements
+from bit_speech.hub.cards import model_card
 from bit_speech.sample_checkpoints import RECORD_NAME, file_hashes
 from bit_speech.simulation import SimulatedParticipant
 
@@ -44,6 +46,12 @@ def test_the_recorded_rates_are_those_of_a_decoder_that_works():
     test = record()["test"]
     assert test["per"]["rate"] < 0.25 and test["wer"]["rate"] < 0.2
     assert test["wer"]["num_sentences"] == record()["settings"]["num_test_sentences"]
+
+
+def test_its_model_card_shows_how_to_name_the_session():
+    card = model_card("lab/sim-ctc", sample_checkpoint("sim-ctc"), CardFacts(simulated=True), Measurements())
+    assert 'processor([trial], participant_id="sim", session_id="sim.2024.01.05", return_tensors="pt")' in card
+    assert "**Simulated participant.**" in card and "Consent: no person was recorded." in card
 
 
 def test_an_unknown_name_is_refused_with_those_that_exist():
