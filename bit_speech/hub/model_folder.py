@@ -78,6 +78,8 @@ def stage_model(
         raise ValueError(f"{source} holds a model of type {config.get('model_type')!r}, which bit-speech does not know")
     if not any(_WEIGHTS.match(path.name) for path in target.iterdir()):
         raise FileNotFoundError(f"{source} holds no .safetensors file: save the model again with this version")
+    if not any((target / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
+        raise FileNotFoundError(f"{source} holds no processor, so nobody could use the model: save it there too")
     problems = [*_missing_code(target), *_names_of_this_machine(target)]
     if facts.licence is None:
         problems.append("the card names no licence; add `licence: apache-2.0` (or another) to the file of --card")

@@ -171,6 +171,19 @@ def test_a_path_of_this_machine_stands_in_the_way_of_an_upload(published, tmp_pa
         push(staged)
 
 
+@pytest.mark.parametrize(
+    "missing, reason",
+    [("processor_config.json", "holds no processor"), ("model.safetensors", "holds no .safetensors")],
+)
+def test_half_a_model_is_refused(missing, reason, published, tmp_path):
+    from bit_speech.hub.model_folder import stage_model
+
+    shutil.copytree(published[0] / "models" / "gru", tmp_path / "model")
+    (tmp_path / "model" / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=reason):
+        stage_model(tmp_path / "model", "tester/x", tmp_path / "staged", CardFacts(), read_measurements([]))
+
+
 def test_a_published_figure_needs_its_source(tmp_path):
     (tmp_path / "card.yaml").write_text("published:\n  - {metric: wer, value: 0.1, split: test}\n")
     with pytest.raises(ValueError, match="source of every figure"):
