@@ -64,10 +64,10 @@ class Recipe:
     # A clip of 4 s that ends 3 s before its volume begins: around the peak of the response, at half the cost of 8 s.
     clip_s: float = 4.0
     end_offset_s: float = -3.0
-    updates: int = 200
+    updates: int = 160
     batch: int = 16
-    learning_rate: float = 1e-3
-    head_learning_rate: float = 2e-4
+    learning_rate: float = 2e-3
+    head_learning_rate: float = 2e-3
     weight_decay: float = 0.01
     layers: tuple[int, ...] = (3, 4)
     delays: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -387,8 +387,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.tables:
         done = {(cell["condition"], cell["seed"]) for cell in read_cells()}
-        for condition in arguments.conditions:
-            for seed in arguments.seeds:
+        for seed in arguments.seeds:
+            for condition in arguments.conditions:
                 if (condition, seed) not in done:
                     cell = run_cell(condition, seed)
                     means = [float(np.mean(_mean(cell, HELD_OUT, stories))) for stories in ENCODING_STORIES]
