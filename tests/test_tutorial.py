@@ -16,7 +16,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 TUTORIAL, PUBLISHING = DOCS / "tutorial_own_participant.md", DOCS / "publishing.md"
 # What makes it tiny: the tutorial's words, and what the test puts in their place.
 SMALLER = {
-    "train_sentences=600, val_sentences=60, test_sentences=60": "train_sentences=12, val_sentences=4, test_sentences=2",
+    "train_sentences=600, val_sentences=60, test_sentences=60": "train_sentences=12, val_sentences=4, "
+    "test_sentences=2, max_words=3",
     "language_model_sentences(held_out)": "language_model_sentences(held_out)[:300]",
     "--lexicon cmudict --lm lm.bin": "--lexicon words.txt --lm lm.bin --beam_size 20 --max_steps 2 --use_cpu true "
     "--per_device_train_batch_size 4",
