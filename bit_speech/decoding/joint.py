@@ -231,8 +231,8 @@ def tune_joint(
     Note:
         Word errors are few on a hundred sentences and a coarse judge of weights; the probability of the best proposed
         sentence (of all of them, where several are equally good) is smooth, and makes the posteriors mean something.
-        Lists whose sentences are all equally wrong have no say. The search is one weight after the other, in steps that
-        shrink, from several scales; it is deterministic.
+        Lists whose sentences are all equally wrong have no say, and neither have sentences that a score rules out. The
+        search is one weight after the other, in steps that shrink, from several scales; it is deterministic.
     """
     _check_sizes(text_lists, references)
     if len(features) != len(text_lists):
@@ -243,19 +243,23 @@ def tune_joint(
     fixed = set(fixed)
     if fixed - set(names):
         raise ValueError(f"fixed names {sorted(fixed - set(names))}; expected some of {', '.join(names)}.")
-    rows = []
-    for texts, scores, reference in zip(text_lists, features, references, strict=True):
-        errors = np.array([count_word_errors(_words(reference), _words(text)) for text in texts])
-        if errors.min() < errors.max():
-            rows.append((np.asarray(scores, dtype=np.float64), errors == errors.min()))
     free = [name for name in names if name not in fixed]
+    columns = [names.index(name) for name in free]
+    rows = []
+    for texts, given, reference in zip(text_lists, features, references, strict=True):
+        scores = np.asarray(given, dtype=np.float64)
+        errors = np.array([count_word_errors(_words(reference), _words(text)) for text in texts])
+        # A sentence that some score rules out cannot be what the others should prefer.
+        possible = np.isfinite(scores[:, columns]).all(axis=1)
+        scores, errors = scores[possible], errors[possible]
+        if len(errors) and errors.min() < errors.max():
+            rows.append((scores, errors == errors.min()))
 
     def cost(weights: JointWeights) -> float:
         # What makes no difference gets no weight.
         doubt = 1e-4 * (weights.ctc + weights.lm + weights.llm)
         for scores, right in rows:
-            posteriors = _log_posteriors(weights.combine(scores))[right]
-            doubt -= max(float(np.logaddexp.reduce(posteriors)), -1e3)
+            doubt -= float(np.logaddexp.reduce(_log_posteriors(weights.combine(scores))[right]))
         return doubt
 
     best, lowest = JointWeights(**dict.fromkeys(names, 0.0)), math.inf

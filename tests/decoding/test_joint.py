@@ -127,6 +127,16 @@ def test_tuned_weights_follow_the_score_that_knows():
     assert tune_joint(lists, rows, references, fixed=["llm"]).llm == 0
 
 
+def test_one_sentence_that_cannot_be_pronounced_does_not_silence_the_likelihood():
+    lists, rows = (
+        [["good", "bad", "zzz"]] * 5,
+        [np.array([[-1.0, -1, -1, 1], [-3.0, -1, -1, 1], [NEVER, -1, -1, 1]])] * 5,
+    )
+    alone = tune_joint(lists, rows, ["good"] * 5)
+    with_zzz = tune_joint([*lists, lists[0]], [*rows, rows[0]], ["good"] * 5 + ["zzz"])
+    assert alone.ctc > 1 and with_zzz == alone
+
+
 def test_tuning_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="1 lists of sentences but 0"):
         tune_joint([["a"]], [], ["a"])
