@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import RESULTS, save_result
-from benchmarks.end_to_end_cells import BEAMS, PROMPT, RECIPE, REFERENCE, VARIANTS, run_cell
+from benchmarks.end_to_end_cells import BEAMS, PROMPT, RECIPE, REFERENCE, VARIANTS, run_cell, weigh_again
 from benchmarks.end_to_end_people import IMAGINED, SEEDS, WORK, Person, comparable, held_out_sentences
 from bit_speech.files import write_json
 
@@ -225,6 +225,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--processes", type=int, default=max(1, os.cpu_count() or 2), help="cells at once, one thread")
     parser.add_argument("--tables", action="store_true", help="only collect the finished cells")
+    parser.add_argument(
+        "--weigh", action="store_true", help="tune the weights of joint decoding anew, from saved lists"
+    )
     parser.add_argument("--latency", action="store_true", help="measure latencies again, for a quiet machine")
     parser.add_argument("--cell", nargs=3, metavar=("PARTICIPANT", "VARIANT", "SEED"), help="run one cell here")
     arguments = parser.parse_args()
@@ -254,6 +257,10 @@ def main() -> None:
             with ThreadPoolExecutor(arguments.processes) as pool:
                 for finished in [pool.submit(start, cell) for cell in missing]:
                     finished.result()
+    if arguments.weigh:
+        for path in sorted((WORK / "lists").glob("*.json")):
+            kind, name, seed, _ = path.name.split(".")
+            weigh_again(kind, name, int(seed))
     result = summarise(arguments.latency)
     for row in [*result["rows"]["main"], *result["rows"]["imagined"]]:
         print(row["kind"], f"{row['way']:32s}", row["seeds"], " ".join(f"{100 * value:.1f}" for value in row["wer"]))

@@ -242,15 +242,17 @@ def run_cell(kind: str, name: str, seed: int, llm: Path, whole: bool) -> dict[st
     for part, rows in split.items():
         greedy = first(write(model, processor, rows))
         result[part] = {"greedy": rate(word_error_rate, texts[part], greedy), "sentences": {"greedy": greedy}}
-    told = trainer.evaluate(split["test"], metric_key_prefix="test")
-    result["teacher_forced_token_accuracy"] = told["test_teacher_forced_token_accuracy"]
+    metrics = trainer.evaluate(split["test"], metric_key_prefix="test")
+    result["teacher_forced_token_accuracy"] = metrics["test_teacher_forced_token_accuracy"]
     if whole:
         model.save_pretrained(folder / "model")
         processor.save_pretrained(folder / "model")
         set_seed(seed)
         nucleus = write(model, processor, split["test"], do_sample=True, top_p=0.9, temperature=0.7, top_k=0)
         result["test"]["nucleus"] = rate(word_error_rate, texts["test"], first(nucleus))
-        result |= joint(person, model, processor, result)
+        told = collect(person, model, processor, result)
+        write_json(lists_path(kind, name, seed), told)
+        result |= weigh(person, told, result)
     result["cpu_s"] = time.process_time() - start
     write_json(WORK / "cells" / f"{kind}.{name}.{seed}.json", result)
     return result
@@ -267,20 +269,31 @@ def scorer(model: Any, processor: Any, row: dict[str, Any]) -> Callable[[list[st
     return lambda texts: model.score_sentences(processor.encode_answers(texts), **trial).numpy()
 
 
-def joint(person: Person, model: Any, processor: Any, result: dict[str, Any]) -> dict[str, Any]:
-    """Both decoders' lists with all scores, weights from validation, and the error of every way to use them."""
-    from bit_speech.decoding import JointDecoder, Lexicon, SentenceLikelihood, choose, proposals, tune_joint
-    from bit_speech.evaluation import paired_bootstrap, word_error_rate
+def lists_path(kind: str, name: str, seed: int) -> Path:
+    """Where a cell's lists of sentences with their scores are kept."""
+    return WORK / "lists" / f"{kind}.{name}.{seed}.json"
+
+
+def weigh_again(kind: str, name: str, seed: int) -> None:
+    """Weigh up a finished cell's lists anew, without its network."""
+    path = WORK / "cells" / f"{kind}.{name}.{seed}.json"
+    result = json.loads(path.read_text())
+    told = json.loads(lists_path(kind, name, seed).read_text())
+    write_json(path, result | weigh(Person(kind, seed), told, result))
+
+
+def collect(person: Person, model: Any, processor: Any, result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What both decoders propose for every sentence of validation and test, with all scores."""
+    from bit_speech.decoding import JointDecoder, Lexicon, SentenceLikelihood, proposals
 
     lm, lexicon = language_model(person)
     if person.kind == "attempted":
         lexicon = Lexicon.from_cmudict()  # the network may write any word
     decoder = JointDecoder(SentenceLikelihood(lexicon), lm)
     cascade = person.cascade()
-    told: dict[str, list[Any]] = {}
+    told: dict[str, list[dict[str, Any]]] = {}
     for part in ("validation", "test"):
         written = write(model, processor, person.trials[part], num_beams=BEAMS, num_return_sequences=BEAMS)
-        result[part]["sentences"]["beam"] = first(written)
         told[part] = []
         log_probs = person.log_probs(part)
         for index, row in enumerate(person.trials[part]):
@@ -288,7 +301,26 @@ def joint(person: Person, model: Any, processor: Any, result: dict[str, Any]) ->
             heard = cascade[part][index][:BEAMS]
             texts = proposals(heard, own)
             features = decoder.features(log_probs[index], texts, scorer(model, processor, row))
-            told[part].append({"texts": texts, "features": features, "own": own, "cascade": heard})
+            # JSON has no infinity.
+            features = [[value if np.isfinite(value) else None for value in line] for line in features.tolist()]
+            told[part].append(
+                {"texts": texts, "features": features, "own": own, "cascade": heard, "beam": written[index][0]}
+            )
+    return told
+
+
+def weigh(person: Person, told: dict[str, list[dict[str, Any]]], result: dict[str, Any]) -> dict[str, Any]:
+    """Weights from validation, and the error of every way to use the lists."""
+    from bit_speech.decoding import choose, tune_joint
+    from bit_speech.evaluation import paired_bootstrap, word_error_rate
+
+    cascade = person.cascade()
+    for part, lists in told.items():
+        result[part]["sentences"]["beam"] = [one["beam"] for one in lists]
+        for one in lists:
+            one["features"] = np.array(
+                [[-np.inf if value is None else value for value in line] for line in one["features"]]
+            )
     references = {part: person.texts(part) for part in told}
     ways = {
         "joint": (("cascade", "own"), ()),
