@@ -501,44 +501,19 @@ class BrainTuningTrainer(SurvivingTrainer):
             loss = loss * (self.args.world_size * len(inputs["keys"]) / whole)
         return (loss, outputs) if return_outputs else loss
 
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
+    def _score(self, dataloader: DataLoader, prefix: str) -> EvalLoopOutput:
         """Score predictions run by run.
 
-        Args:
-            dataloader (`DataLoader`): from [`get_eval_dataloader`].
-            description (`str`): for the log.
-            prediction_loss_only (`bool`, *optional*): not used.
-            ignore_keys (`list[str]`, *optional*): not used.
-            metric_key_prefix (`str`): put before the names of the metrics.
-
-        Returns:
-            `EvalLoopOutput`: metrics are `<prefix>_loss`, `<prefix>_correlation_<participant>` (over the TRs of a run,
-            averaged over voxels and runs) and `<prefix>_correlation`, their mean.
+        Metrics are `<prefix>_loss`, `<prefix>_correlation_<participant>` (over the TRs of a run, averaged over voxels
+        and runs) and `<prefix>_correlation`, their mean.
         """
         dataset: StoryRunDataset = dataloader.dataset.dataset
-        model = self.accelerator.unwrap_model(self.model)
-        model.to(self.args.device)
-        was_training = model.training
-        model.eval()
         parts: list[tuple[int, list[int], np.ndarray, float]] = []
-        try:
-            for batch in dataloader:
-                keys = batch["keys"].tolist()
-                inputs = self._prepare_inputs(batch)
-                with torch.no_grad(), self.accelerator.autocast():
-                    loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-                rows = [row for _, row, _ in keys]
-                parts.append((keys[0][0], rows, outputs["logits"].float().cpu().numpy(), float(loss) * len(rows)))
-                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        finally:
-            model.train(was_training)
+        for batch, model in self._read(dataloader):
+            keys = batch["keys"].tolist()
+            loss, outputs = self.compute_loss(model, self._prepare_inputs(batch), return_outputs=True)
+            rows = [row for _, row, _ in keys]
+            parts.append((keys[0][0], rows, outputs["logits"].float().cpu().numpy(), float(loss) * len(rows)))
         predicted = [np.zeros_like(run.responses) for run in dataset.runs]
         total = rows_seen = 0.0
         for run, rows, values, loss in self._gather(parts):
@@ -549,11 +524,9 @@ class BrainTuningTrainer(SurvivingTrainer):
             by_person.setdefault(run.participant_id, []).append(
                 float(correlation_by_voxel(found, run.responses).mean())
             )
-        metrics = {
-            f"{metric_key_prefix}_correlation_{name}": float(np.mean(v)) for name, v in sorted(by_person.items())
-        }
-        metrics[f"{metric_key_prefix}_correlation"] = float(np.mean(list(metrics.values())))
-        metrics[f"{metric_key_prefix}_loss"] = total / max(1.0, rows_seen)
+        metrics = {f"{prefix}_correlation_{name}": float(np.mean(v)) for name, v in sorted(by_person.items())}
+        metrics[f"{prefix}_correlation"] = float(np.mean(list(metrics.values())))
+        metrics[f"{prefix}_loss"] = total / max(1.0, rows_seen)
         return EvalLoopOutput(predictions=predicted, label_ids=None, metrics=metrics, num_samples=len(dataset))
 
     def run_record(self) -> dict[str, Any]:

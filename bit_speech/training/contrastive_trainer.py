@@ -166,38 +166,14 @@ class ContrastiveTrainer(BITTrainer):
             self.optimizer = optimizer_class(groups, **settings)
         return self.optimizer
 
-    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """Collect the batches of one update and count its trials and tokens over all processes.
+    def _counts(self, batch: dict[str, Any]) -> tuple[int, ...]:
+        tokens = int((batch["labels"] != -100).sum())
+        return int(batch["input_features_mask"].sum()), len(batch["trial_index"]), tokens
 
-        Args:
-            epoch_iterator (iterator): batches of the epoch.
-            num_batches (`int`): how many this process contributes.
-            device (`torch.device`): where counts of several processes are added.
-
-        Returns:
-            `tuple`: the batches, and None (the loss is scaled here, not by transformers).
-        """
-        batches: list[dict[str, Any]] = []
-        for _ in range(num_batches):
-            try:
-                batches.append(next(epoch_iterator))
-            except StopIteration:
-                break
-        counts = torch.tensor(
-            [
-                sum(len(batch["trial_index"]) for batch in batches),
-                sum(int((batch["labels"] != -100).sum()) for batch in batches),
-                sum(int(batch["input_features_mask"].sum()) for batch in batches),
-            ],
-            dtype=torch.float64,
-        )
-        if self.args.world_size > 1:
-            counts = counts.to(device)
-            torch.distributed.all_reduce(counts)
-        self._update_trials, self._update_tokens, bins = (int(value) for value in counts.tolist())
-        self.training_bins += bins
+    def _begin_update(self, batches: list[dict[str, Any]], counts: list[int]) -> None:
+        super()._begin_update(batches, counts)
+        self._update_tokens = counts[2]
         self._update, self._micro_step = batches, 0
-        return batches, None
 
     def compute_loss(
         self,
@@ -328,27 +304,12 @@ class ContrastiveTrainer(BITTrainer):
 
     # ---- evaluation ----
 
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
+    def _score(self, dataloader: DataLoader, prefix: str) -> EvalLoopOutput:
         """Let the model write every trial's sentence, and pool the word errors.
 
-        Args:
-            dataloader (`DataLoader`): from `get_eval_dataloader` or `get_test_dataloader`.
-            description (`str`): for the log.
-            prediction_loss_only (`bool`, *optional*): not used.
-            ignore_keys (`list[str]`, *optional*): not used.
-            metric_key_prefix (`str`): put before the names of the metrics.
-
-        Returns:
-            `EvalLoopOutput`: `predictions` and `label_ids` are lists of sentences in the order of the dataset. Metrics:
-            `<prefix>_wer` with its 95 % interval (`_low`, `_high`), free-running; and, from a second pass that does see
-            the sentences, `<prefix>_loss` per token and `<prefix>_teacher_forced_token_accuracy`.
+        Predictions and label ids are lists of sentences in the order of the dataset. Metrics: `<prefix>_wer` with its
+        95 % interval (`_low`, `_high`), free-running; and, from a second pass that does see the sentences,
+        `<prefix>_loss` per token and `<prefix>_teacher_forced_token_accuracy`.
         """
         trials: Any = dataloader.dataset
         written = self.write_sentences(trials)
@@ -356,10 +317,10 @@ class ContrastiveTrainer(BITTrainer):
         if all(trials.labels):
             rate = word_error_rate(trials.sentences, written, num_bootstrap=1000)
             metrics = {
-                f"{metric_key_prefix}_wer": rate.rate,
-                f"{metric_key_prefix}_wer_low": rate.low,
-                f"{metric_key_prefix}_wer_high": rate.high,
-                **self._teacher_forced(trials, metric_key_prefix),
+                f"{prefix}_wer": rate.rate,
+                f"{prefix}_wer_low": rate.low,
+                f"{prefix}_wer_high": rate.high,
+                **self._teacher_forced(trials, prefix),
             }
         return EvalLoopOutput(predictions=written, label_ids=trials.sentences, metrics=metrics, num_samples=len(trials))
 
@@ -437,23 +398,15 @@ class ContrastiveTrainer(BITTrainer):
         return {f"{prefix}_loss": loss / total, f"{prefix}_teacher_forced_token_accuracy": correct / total}
 
     def _batches(self, trials: Any) -> Iterator[tuple[dict[str, Any], Any]]:
-        """Batches with the model in evaluation mode, and no gradient while they are used."""
+        """Batches with the model, as [`SurvivingTrainer`] reads them."""
         model = self.accelerator.unwrap_model(self.model)
-        if model.device != self.args.device:
-            model.to(self.args.device)
-        was_training = model.training
-        model.eval()
         # Generating calls the model from inside, where what is spread over processes (FSDP) is not gathered by itself.
         spread = hasattr(model, "unshard")
         if spread:
             model.unshard()
         try:
-            for batch in self._evaluation_loader(trials):
-                with torch.no_grad(), self.accelerator.autocast():
-                    yield batch, model
-                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+            yield from self._read(self._evaluation_loader(trials))
         finally:
-            model.train(was_training)
             if spread:
                 model.reshard()
 

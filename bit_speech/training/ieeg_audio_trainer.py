@@ -211,22 +211,9 @@ class IEEGAudioTrainer(SurvivingTrainer):
         if self.args.should_save:
             self.processor.save_pretrained(output_dir or self.args.output_dir)
 
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """Collect the batches of one update and count the bins they hold.
-
-        Args:
-            epoch_iterator (iterator): batches of the epoch.
-            num_batches (`int`): how many this process contributes.
-            device (`torch.device`): not used.
-
-        Returns:
-            `tuple`: the batches, and None (a contrastive loss is the mean over its own batch).
-        """
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.training_bins += sum(
-            batch["input_features"].shape[0] * batch["input_features"].shape[1] for batch in batches
-        )
-        return batches, None
+    def _counts(self, batch: dict[str, torch.Tensor]) -> tuple[int, ...]:
+        windows, bins = batch["input_features"].shape[:2]
+        return (windows * bins,)
 
     def compute_loss(
         self,
@@ -268,48 +255,24 @@ class IEEGAudioTrainer(SurvivingTrainer):
 
     def _embed(self, loader: DataLoader) -> tuple[list[np.ndarray], float]:
         """Vectors of every set, and the mean contrastive loss of the batches."""
-        model = self.accelerator.unwrap_model(self.model)
-        if model.device != self.args.device:
-            model.to(self.args.device)
-        was_training = model.training
-        model.eval()
         vectors: dict[int, list[np.ndarray]] = {}
         losses, number, seen = [], 0, 0
         sizes = loader.dataset.sizes
-        try:
-            for batch in loader:
-                while seen == sizes[number]:
-                    number, seen = number + 1, 0
-                with torch.no_grad():
-                    output = model(**self._prepare_inputs(batch))
-                vectors.setdefault(number, []).append(output.embedding.float().cpu().numpy())
-                losses.append((float(output.loss), len(output.embedding)))
-                seen += len(output.embedding)
-        finally:
-            model.train(was_training)
+        for batch, model in self._read(loader):
+            while seen == sizes[number]:
+                number, seen = number + 1, 0
+            output = model(**self._prepare_inputs(batch))
+            vectors.setdefault(number, []).append(output.embedding.float().cpu().numpy())
+            losses.append((float(output.loss), len(output.embedding)))
+            seen += len(output.embedding)
         total = sum(count for _, count in losses)
         return [np.concatenate(parts) for _, parts in sorted(vectors.items())], sum(a * b for a, b in losses) / total
 
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
+    def _score(self, dataloader: DataLoader, prefix: str) -> EvalLoopOutput:
         """Rank every window's sound among those of all windows of its participant.
 
-        Args:
-            dataloader (`DataLoader`): from [`get_eval_dataloader`].
-            description (`str`): for the log.
-            prediction_loss_only (`bool`, *optional*): not used.
-            ignore_keys (`list[str]`, *optional*): not used.
-            metric_key_prefix (`str`): put before the names of the metrics.
-
-        Returns:
-            `EvalLoopOutput`: metrics `<prefix>_loss`, `<prefix>_rank` (mean relative rank, averaged over participants),
-            `<prefix>_top_1`, `_top_5`, `_top_10` and `_num_candidates`.
+        Metrics are `<prefix>_loss`, `<prefix>_rank` (mean relative rank, averaged over participants), `<prefix>_top_1`,
+        `_top_5`, `_top_10` and `_num_candidates`.
         """
         batches: WindowBatches = dataloader.dataset
         vectors, loss = self._embed(dataloader)
@@ -317,10 +280,10 @@ class IEEGAudioTrainer(SurvivingTrainer):
         for part, found in zip(batches.sets, vectors, strict=True):
             wanted = self.processor.normalize_targets(part.targets)
             scores.append(score_ranks(retrieval_ranks(found, wanted), part.file.tolist(), num_resamples=1).to_dict())
-        metrics = {f"{metric_key_prefix}_loss": loss}
-        metrics[f"{metric_key_prefix}_rank"] = float(np.mean([score["mean_relative_rank"] for score in scores]))
+        metrics = {f"{prefix}_loss": loss}
+        metrics[f"{prefix}_rank"] = float(np.mean([score["mean_relative_rank"] for score in scores]))
         for name in ("top_1", "top_5", "top_10", "num_candidates"):
-            metrics[f"{metric_key_prefix}_{name}"] = float(np.mean([score[name] for score in scores]))
+            metrics[f"{prefix}_{name}"] = float(np.mean([score[name] for score in scores]))
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(batches))
 
     def run_record(self) -> dict[str, Any]:

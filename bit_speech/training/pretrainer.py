@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -187,41 +186,19 @@ class BITPretrainer(SurvivingTrainer):
         frames = batch["num_bins"] // self.model.config.patch_size
         return int((frames - 1).clamp(min=0).sum())
 
-    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """Collect the batches of one update and count its masked patches and its cost over all processes.
-
-        Args:
-            epoch_iterator (iterator): batches of the epoch.
-            num_batches (`int`): how many this process contributes.
-            device (`torch.device`): where counts of several processes are added.
-
-        Returns:
-            `tuple`: the batches, and None (the loss is scaled here, not by transformers).
-        """
-        batches: list[dict[str, torch.Tensor]] = []
-        for _ in range(num_batches):
-            try:
-                batches.append(next(epoch_iterator))
-            except StopIteration:
-                break
-        for batch in batches:
-            batch["num_targets"] = torch.tensor(self._num_targets(batch))
+    def _begin_update(self, batches: list[dict[str, torch.Tensor]], counts: list[int]) -> None:
+        super()._begin_update(batches, counts)
         if self._clock is None:
             self._clock, self._patches, self._flops = time.perf_counter(), 0, 0
-        sums = torch.tensor([self._cost(batch) for batch in batches], dtype=torch.float64).sum(dim=0)
-        if self.args.world_size > 1:
-            sums = sums.to(device)
-            torch.distributed.all_reduce(sums)
-        self._update_patches, bins, patches, flops = (int(value) for value in sums.tolist())
-        self.training_bins += bins
+        _, self._update_patches, patches, flops = counts
         self._patches += patches
         self._flops += flops
-        return batches, None
 
-    def _cost(self, batch: dict[str, torch.Tensor]) -> tuple[int, int, int, int]:
-        """Patches that count in the loss, bins, patches, and operations of a batch."""
-        config, bins = self.model.config, batch["num_bins"]
-        frames, targets = bins // config.patch_size, int(batch["num_targets"])
+    def _counts(self, batch: dict[str, torch.Tensor]) -> tuple[int, ...]:
+        """Bins, patches that count in the loss, patches, and operations of a batch."""
+        config, bins, targets = self.model.config, batch["num_bins"], self._num_targets(batch)
+        frames = bins // config.patch_size
+        batch["num_targets"] = torch.tensor(targets)
         flops = training_flops(
             config,
             frames=int(frames.sum()),
@@ -229,7 +206,7 @@ class BITPretrainer(SurvivingTrainer):
             channels=batch["input_features"].shape[2],
             hidden=targets if "time_mask" in batch else 0,
         )
-        return targets, int(bins.sum()), int(frames.sum()), flops
+        return int(bins.sum()), targets, int(frames.sum()), flops
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as [`SurvivingTrainer`] does, with the speed since the last log.
@@ -285,45 +262,18 @@ class BITPretrainer(SurvivingTrainer):
 
     # ---- evaluation ----
 
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
+    def _score(self, dataloader: DataLoader, prefix: str) -> EvalLoopOutput:
         """Score the reconstruction of hidden patches, participant by participant.
 
-        Args:
-            dataloader (`DataLoader`): from [`get_eval_dataloader`].
-            description (`str`): for the log.
-            prediction_loss_only (`bool`, *optional*): not used.
-            ignore_keys (`list[str]`, *optional*): not used.
-            metric_key_prefix (`str`): put before the names of the metrics.
-
-        Returns:
-            `EvalLoopOutput`: metrics are `<prefix>_loss` (mean over hidden patches), `<prefix>_r2_<participant>` (share
-            of the variance around each channel's mean that is explained, pooled over all trials) and `<prefix>_r2`,
-            their mean.
+        Metrics are `<prefix>_loss` (mean over hidden patches), `<prefix>_r2_<participant>` (share of the variance
+        around each channel's mean that is explained, pooled over all trials) and `<prefix>_r2`, their mean.
         """
-        model = self.accelerator.unwrap_model(self.model)
-        if model.device != self.args.device:
-            model.to(self.args.device)
-        names = list(model.config.participants)
+        names = list(self.model.config.participants)
         sums: dict[str, dict[str, Any]] = {}
-        was_training = model.training
-        model.eval()
-        try:
-            for batch in dataloader:
-                inputs = self._seen(self._prepare_inputs(batch), training=False)
-                with torch.no_grad(), self.accelerator.autocast():
-                    outputs = model(**inputs)
-                name = names[int(batch["participant_index"][0])]
-                _add(sums.setdefault(name, {}), _sums_of(outputs, model.config.patch_size))
-                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        finally:
-            model.train(was_training)
+        for batch, model in self._read(dataloader):
+            outputs = model(**self._seen(self._prepare_inputs(batch), training=False))
+            name = names[int(batch["participant_index"][0])]
+            _add(sums.setdefault(name, {}), _sums_of(outputs, model.config.patch_size))
         pooled: dict[str, dict[str, Any]] = {}
         for part in self._gather([sums]):
             for name, values in part.items():
@@ -331,10 +281,10 @@ class BITPretrainer(SurvivingTrainer):
         metrics = {}
         for name, values in sorted(pooled.items()):
             spread = (values["square"] - values["sum"] ** 2 / np.maximum(values["bins"], 1)).sum()
-            metrics[f"{metric_key_prefix}_r2_{name}"] = float(1 - values["error"] / spread) if spread > 0 else 0.0
-        metrics[f"{metric_key_prefix}_r2"] = float(np.mean(list(metrics.values())))
+            metrics[f"{prefix}_r2_{name}"] = float(1 - values["error"] / spread) if spread > 0 else 0.0
+        metrics[f"{prefix}_r2"] = float(np.mean(list(metrics.values())))
         total = sum(values["patches"] for values in pooled.values())
-        metrics[f"{metric_key_prefix}_loss"] = sum(values["loss"] for values in pooled.values()) / max(1, total)
+        metrics[f"{prefix}_loss"] = sum(values["loss"] for values in pooled.values()) / max(1, total)
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(dataloader.dataset))
 
     # ---- the record ----

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import abc
+import itertools
 import json
 import logging
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import EvalLoopOutput
 
 from bit_speech.files import write_json
 from bit_speech.training.batches import TrialLoader
@@ -33,12 +38,12 @@ LEARNING_CURVE_NAME = "learning_curve.json"
 _PROGRESS_NAME = "progress_{}.json"
 
 
-class SurvivingTrainer(Trainer):
+class SurvivingTrainer(Trainer, abc.ABC):
     """What the trainers of this room share: whole checkpoints, exact resuming, and a record of the run.
 
     A run that was killed and resumed repeats, step for step, the losses of one that was not, given batches and
-    randomness that are functions of seed and epoch. A subclass makes the batches and the loss, and describes itself in
-    `run_record`.
+    randomness that are functions of seed and epoch. A subclass makes the batches and the loss, scores the evaluation
+    data in `_score`, and describes itself in `run_record`.
 
     Args:
         callbacks (list of `TrainerCallback`, *optional*): as in `Trainer`.
@@ -123,6 +128,76 @@ class SurvivingTrainer(Trainer):
                 "max_grad_norm, or look for trials with extreme values"
             )
         super().log(logs, start_time)
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """Collect the batches of one update, and add up over all processes what they hold.
+
+        Args:
+            epoch_iterator (iterator): batches of the epoch.
+            num_batches (`int`): how many this process contributes.
+            device (`torch.device`): where counts of several processes are added.
+
+        Returns:
+            `tuple`: the batches, and None (losses are scaled in `compute_loss`, not by transformers).
+        """
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        if not batches:
+            return batches, None
+        counts = torch.tensor([self._counts(batch) for batch in batches], dtype=torch.float64).sum(dim=0)
+        if self.args.world_size > 1:
+            counts = counts.to(device)
+            torch.distributed.all_reduce(counts)
+        self._begin_update(batches, [int(value) for value in counts.tolist()])
+        return batches, None
+
+    def _counts(self, batch: dict[str, Any]) -> tuple[int, ...]:
+        """What of a batch is added up over an update: the bins first."""
+        return (0,)
+
+    def _begin_update(self, batches: list[dict[str, Any]], counts: list[int]) -> None:
+        """Take in the sums of `_counts` over all batches of an update, those of other processes included."""
+        self.training_bins += counts[0]
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Score data in this trainer's own way, which its class describes.
+
+        Args:
+            dataloader (`DataLoader`): from `get_eval_dataloader` or `get_test_dataloader`.
+            description (`str`): for the log.
+            prediction_loss_only (`bool`, *optional*): not used.
+            ignore_keys (`list[str]`, *optional*): not used.
+            metric_key_prefix (`str`): put before the names of the metrics.
+
+        Returns:
+            `EvalLoopOutput`: predictions, if any, and metrics.
+        """
+        return self._score(dataloader, metric_key_prefix)
+
+    @abc.abstractmethod
+    def _score(self, dataloader: DataLoader, prefix: str) -> EvalLoopOutput:
+        """Predictions and metrics, whose names begin with the prefix and `_`."""
+
+    def _read(self, dataloader: DataLoader) -> Iterator[tuple[dict[str, Any], Any]]:
+        """Batches with the model in evaluation mode, and no gradient while they are used."""
+        model = self.accelerator.unwrap_model(self.model)
+        if model.device != self.args.device:
+            model.to(self.args.device)
+        was_training = model.training
+        model.eval()
+        try:
+            for batch in dataloader:
+                with torch.no_grad(), self.accelerator.autocast():
+                    yield batch, model
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        finally:
+            model.train(was_training)
 
     def _gather(self, parts: list[Any]) -> list[Any]:
         if self.args.world_size == 1:
@@ -235,13 +310,13 @@ class SurvivingTrainer(Trainer):
         self.training_bins = progress["training_bins"]
         self._seconds_before = progress["training_seconds"]
 
+    @abc.abstractmethod
     def run_record(self) -> dict[str, Any]:
         """Describe the run so that it can be repeated and compared.
 
         Returns:
             `dict`: plain values.
         """
-        raise NotImplementedError
 
     def save_run_record(self, **extra: Any) -> Path | None:
         """Write `metrics.json` and `learning_curve.json` beside the checkpoints.

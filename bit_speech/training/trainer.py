@@ -244,36 +244,12 @@ class BITTrainer(SurvivingTrainer):
 
     # ---- optimisation ----
 
-    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """Collect the batches of one update and count its trials over all processes.
+    def _counts(self, batch: dict[str, torch.Tensor]) -> tuple[int, ...]:
+        return int(batch["attention_mask"].sum()), len(batch["trial_index"])
 
-        Args:
-            epoch_iterator (iterator): batches of the epoch.
-            num_batches (`int`): how many this process contributes.
-            device (`torch.device`): where counts of several processes are added.
-
-        Returns:
-            `tuple`: the batches, and None (the loss is scaled here, not by transformers).
-        """
-        batches: list[dict[str, torch.Tensor]] = []
-        for _ in range(num_batches):
-            try:
-                batches.append(next(epoch_iterator))
-            except StopIteration:
-                break
-        counts = torch.tensor(
-            [
-                sum(len(batch["trial_index"]) for batch in batches),
-                sum(int(batch["attention_mask"].sum()) for batch in batches),
-            ],
-            dtype=torch.float64,
-        )
-        if self.args.world_size > 1:
-            counts = counts.to(device)
-            torch.distributed.all_reduce(counts)
-        self._update_trials, bins = (int(value) for value in counts.tolist())
-        self.training_bins += bins
-        return batches, None
+    def _begin_update(self, batches: list[dict[str, torch.Tensor]], counts: list[int]) -> None:
+        super()._begin_update(batches, counts)
+        self._update_trials = counts[1]
 
     def compute_loss(
         self,
@@ -307,27 +283,12 @@ class BITTrainer(SurvivingTrainer):
 
     # ---- evaluation ----
 
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
+    def _score(self, dataloader: DataLoader, prefix: str) -> EvalLoopOutput:
         """Score phonemes trial by trial and pool the errors.
 
-        Args:
-            dataloader (`DataLoader`): from [`get_eval_dataloader`] or [`get_test_dataloader`].
-            description (`str`): for the log.
-            prediction_loss_only (`bool`, *optional*): not used.
-            ignore_keys (`list[str]`, *optional*): not used.
-            metric_key_prefix (`str`): put before the names of the metrics.
-
-        Returns:
-            `EvalLoopOutput`: `predictions` and `label_ids` are lists of label sequences in the order of the dataset;
-            metrics are `<prefix>_per`, `<prefix>_per_<session>` (pooled errors / pooled labels) and `<prefix>_loss`
-            (mean over the trials that CTC can align).
+        Predictions and label ids are lists of label sequences in the order of the dataset; metrics are `<prefix>_per`,
+        `<prefix>_per_<session>` (pooled errors / pooled labels) and `<prefix>_loss` (mean over the trials that CTC can
+        align).
         """
         trials: PreparedTrials = dataloader.dataset
         mean = getattr(self.model.config, "ctc_loss_reduction", "mean") == "mean"
@@ -351,10 +312,10 @@ class BITTrainer(SurvivingTrainer):
         metrics: dict[str, float] = {}
         labels = [label for label in trials.labels if label is not None]
         if len(labels) == len(trials):
-            metrics = phoneme_scores(labels, ordered, trials.session_ids, metric_key_prefix)
+            metrics = phoneme_scores(labels, ordered, trials.session_ids, prefix)
         total = sum(count for _, _, count in gathered)
         if total:
-            metrics[f"{metric_key_prefix}_loss"] = sum(part for _, part, _ in gathered) / total
+            metrics[f"{prefix}_loss"] = sum(part for _, part, _ in gathered) / total
         return EvalLoopOutput(predictions=ordered, label_ids=trials.labels, metrics=metrics, num_samples=len(trials))
 
     def predict_log_probs(self, dataset: Any) -> list[np.ndarray]:
@@ -383,30 +344,17 @@ class BITTrainer(SurvivingTrainer):
     def _outputs(self, loader: DataLoader, with_labels: bool = True) -> Iterator[tuple[dict[str, torch.Tensor], Any]]:
         """Batches with the model's output; None instead of an output when no trial of the batch has a frame."""
         trials: PreparedTrials = loader.dataset
-        model = self.accelerator.unwrap_model(self.model)
-        if model.device != self.args.device:
-            model.to(self.args.device)
-        was_training = model.training
-        model.eval()
-        try:
-            for batch in loader:
-                indices = batch["trial_index"].tolist()
-                frames = [self._num_frames(trials.lengths[i]) for i in indices]
-                if max(frames) == 0:
-                    yield batch, None
-                    continue
-                inputs = {key: value for key, value in batch.items() if key != "trial_index"}
-                aligned = all(
-                    frame >= max(1, required_frames(trials.labels[i] or [])) for frame, i in zip(frames, indices)
-                )
-                if not (with_labels and aligned):
-                    inputs.pop("labels", None)
-                with torch.no_grad(), self.accelerator.autocast():
-                    outputs = model(**self._prepare_inputs(inputs))
-                yield batch, outputs
-                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        finally:
-            model.train(was_training)
+        for batch, model in self._read(loader):
+            indices = batch["trial_index"].tolist()
+            frames = [self._num_frames(trials.lengths[i]) for i in indices]
+            if max(frames) == 0:
+                yield batch, None
+                continue
+            inputs = {key: value for key, value in batch.items() if key != "trial_index"}
+            aligned = all(frame >= max(1, required_frames(trials.labels[i] or [])) for frame, i in zip(frames, indices))
+            if not (with_labels and aligned):
+                inputs.pop("labels", None)
+            yield batch, model(**self._prepare_inputs(inputs))
 
     # ---- the record ----
 
