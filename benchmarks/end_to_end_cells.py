@@ -340,6 +340,11 @@ def weigh(person: Person, told: dict[str, list[dict[str, Any]]], result: dict[st
         found[way], weights[way] = [one.text for one in results], tuned.to_dict()
         if way == "joint":
             confidences = [one.confidences for one in results]
+    # Weights are few-shot: where they do not beat the cascade on validation sentences left out of them, it stands.
+    both = [subset(one, ("cascade", "own")) for one in told["validation"]]
+    left_out = left_out_errors(both, references["validation"])
+    alone = word_error_rate(references["validation"], first(cascade["validation"]), num_bootstrap=0).errors
+    found["joint_or_cascade"] = found["joint"] if left_out < alone else found["cascade"]
     found["oracle"] = [
         min(one["texts"], key=lambda text: word_error_rate([reference], [text], num_bootstrap=0).errors)
         for one, reference in zip(told["test"], references["test"])
@@ -356,12 +361,27 @@ def weigh(person: Person, told: dict[str, list[dict[str, Any]]], result: dict[st
     return {
         "weights": weights,
         "validation_wer": errors,
+        "validation_errors": {"cascade": alone, "joint, left out": left_out},
         "better_single": better,
         "joint_minus_better": {
             name: getattr(difference, name) for name in ("difference", "difference_low", "difference_high")
         },
         "confidence": confidence_quality(found["joint"], confidences, references["test"]),
     }
+
+
+def left_out_errors(lists: list[tuple[list[str], np.ndarray]], references: list[str], folds: int = 4) -> int:
+    """Word errors of joint decoding on sentences that its weights were not tuned on."""
+    from bit_speech.decoding import choose, tune_joint
+    from bit_speech.evaluation import word_error_rate
+
+    errors = 0
+    for fold in range(folds):
+        rest = [index for index in range(len(lists)) if index % folds != fold]
+        weights = tune_joint(*map(list, zip(*(lists[index] for index in rest))), [references[index] for index in rest])
+        texts = [choose(*lists[index], weights).text for index in range(fold, len(lists), folds)]
+        errors += word_error_rate(references[fold::folds], texts, num_bootstrap=0).errors
+    return errors
 
 
 def subset(one: dict[str, Any], lists: tuple[str, ...]) -> tuple[list[str], np.ndarray]:

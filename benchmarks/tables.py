@@ -464,7 +464,8 @@ def end_to_end(result: dict[str, Any]) -> str:
         "nucleus": "network, nucleus sampling (p 0.9, T 0.7)", "own_rescored": "network's sentences, rescored by CTC and 3-gram",
         "cascade_rescored": "cascade's sentences, rescored by the network and CTC",
         "cascade_rescored_without_network": "cascade's sentences, rescored by CTC and 3-gram alone",
-        "joint": "joint: both lists, all scores", "oracle": "oracle: best of both lists",
+        "joint": "joint: both lists, all scores",
+        "joint_or_cascade": "joint where it wins on validation sentences left out of the tuning, else the cascade", "oracle": "oracle: best of both lists",
     }  # fmt: skip
     kinds = {"imagined_scratch": "from scratch", "imagined_pretrained": "pretrained"}
     header = ["WER, %", "seeds", "pooled", "by seed", "minus the cascade"]
