@@ -246,10 +246,10 @@ def several_group(number: int, seed: int) -> dict[str, Any]:
     ambient = [data.where(split="train", condition="ambient") for data in everyone]
     together = train(ambient, seed, len(PATIENTS) * RECIPE.pretraining_updates)
     found = {}
-    for index, data in enumerate(everyone):
+    for index, data, own in zip(PATIENTS, everyone, ambient, strict=True):
         test = data.where(split="test", condition="ambient")
-        alone = train([ambient[index]], seed, RECIPE.pretraining_updates)
-        longer = train([ambient[index]], seed, len(PATIENTS) * RECIPE.pretraining_updates)
+        alone = train([own], seed, RECIPE.pretraining_updates)
+        longer = train([own], seed, len(PATIENTS) * RECIPE.pretraining_updates)
         found[f"s{index}"] = {
             "together": score(together, test), "alone": score(alone, test), "alone_longer": score(longer, test),
         }  # fmt: skip
