@@ -97,7 +97,7 @@ def measure_latency(sentences: int = 40) -> dict[str, Any]:
                         sentences,
                     ),
                     "first_token": median_ms(lambda i: generate(i, 1), sentences),
-                    "ten_more_tokens": median_ms(lambda i: generate(i, 11), sentences),
+                    "eleven_tokens": median_ms(lambda i: generate(i, 11), sentences),
                     "sentence": median_ms(
                         lambda i: model.generate(
                             **trials[i], max_new_tokens=MAX_NEW_TOKENS, do_sample=False, pad_token_id=0
@@ -112,7 +112,7 @@ def measure_latency(sentences: int = 40) -> dict[str, Any]:
                     ),
                     "cascade_search": median_ms(lambda i: decoder.decode(log_probs[i]), sentences),
                 }
-            one["token"] = (one["ten_more_tokens"] - one["first_token"]) / 10
+            one["token"] = (one.pop("eleven_tokens") - one["first_token"]) / 10
             result["threads"][str(number)] = one
         result["without_cache_sentence"] = median_ms(
             lambda i: model.generate(

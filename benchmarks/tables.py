@@ -524,14 +524,14 @@ def _end_to_end_latency(result: dict[str, Any]) -> str:
         "features": "features", "encoder": "encoder and projector", "prefill": "prefill", "token": "each further token",
         "sentence": "whole sentence", "cascade_encoder": "cascade: encoder", "cascade_search": "cascade: search",
     }  # fmt: skip
-    rows = [
-        [name, *(f"{latency['threads'][number][step]:.1f}" for number in ("1", "2"))] for step, name in steps.items()
-    ]
+    counts = list(latency["threads"])
+    rows = [[name, *(f"{latency['threads'][number][step]:.1f}" for number in counts)] for step, name in steps.items()]
     sizes = latency["parameters"]
     text = (
         f"\nMilliseconds for one sentence, median of {latency['sentences']}; encoder of {sizes['encoder'] / 1e6:.1f} M, language model of "
         f"{sizes['language_model'] / 1e6:.1f} M parameters; without the cache of keys and values a sentence takes "
-        f"{latency['without_cache_sentence']:.0f} ms:\n\n" + table(["step", "1 thread", "2 threads"], rows)
+        f"{latency['without_cache_sentence']:.0f} ms:\n\n"
+        + table(["step", *(f"threads: {number}" for number in counts)], rows)
     )
     projected = latency["projected"]
     rows = [
