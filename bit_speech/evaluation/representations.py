@@ -509,7 +509,7 @@ def confusions(
 
     Example:
         ```python
-        >>> found = confusions([["B", "AH"], ["B"]], [["P", "AH"], ["P", "T"]])
+        >>> found = confusions([["B", "AH"], ["B"]], [["P", "AH"], ["B", "T"]])
         >>> found.tokens, found.percent.tolist(), dict(found.insertions)
         (('B', 'P'), [[0.0, 0.0], [100.0, 0.0]], {'T': 1})
 
