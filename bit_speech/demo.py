@@ -6,7 +6,6 @@ no private data and has a known limit: the ideal observer, which decodes with th
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import resource
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bit_speech.files import write_json, write_text
+from bit_speech.machine import give_back_memory
 from bit_speech.scoring import Transcripts, report_rows, transcribe, write_predictions
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def run_demo(
 
     clock.stage("4/6 train BIT from scratch")
     trained = _train(output, settings, seed)
-    gc.collect()  # the trainer's caches, which the decoder has better use for, hang in reference cycles
+    give_back_memory()  # the trainer and its caches are gone, and the decoder has better use for their memory
 
     from bit_speech.decoding import tune_decoder
 
