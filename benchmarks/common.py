@@ -1,7 +1,12 @@
-"""What every benchmark shares: the machine it ran on, and where results go."""
+"""What benchmarks share: the machine they ran on, where results go, cells in processes of their own."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,3 +26,34 @@ def machine() -> dict[str, Any]:
 def save_result(name: str, result: dict[str, Any]) -> Path:
     """Write `benchmarks/results/<name>.json` with the machine's description added."""
     return write_json(RESULTS / f"{name}.json", {"machine": machine(), **result})
+
+
+def run_cells(name: str, flag: str, cells: Mapping[str, Sequence[object]], work: Path, processes: int) -> None:
+    """Run cells of a benchmark, each in a process of its own with one thread.
+
+    Args:
+        name (`str`): of the benchmark.
+        flag (`str`): its argument that is followed by what names cells.
+        cells (`dict`): name of the log, in `work`/logs, and what follows the flag.
+        work (`Path`): folder of the benchmark.
+        processes (`int`): how many at once.
+    """
+    (work / "logs").mkdir(parents=True, exist_ok=True)
+
+    def start(log: str) -> None:
+        words = [str(word) for word in cells[log]]
+        with (work / "logs" / f"{log}.log").open("w") as stream:
+            subprocess.run(
+                [sys.executable, "-m", f"benchmarks.{name}", flag, *words],
+                check=True, stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+        print("done:", *words, flush=True)
+
+    with ThreadPoolExecutor(processes) as pool:
+        for finished in [pool.submit(start, log) for log in cells]:
+            finished.result()
+
+
+def by_name(cells: Iterable[Sequence[object]]) -> dict[str, Sequence[object]]:
+    """Cells by all their parts, with dots between: `t15-like.bit.0`."""
+    return {".".join(map(str, cell)): cell for cell in cells}

@@ -14,17 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import RESULTS, save_result
+from benchmarks.common import RESULTS, by_name, run_cells, save_result
 from bit_speech.files import write_json
 
 WORK = Path("runs/benchmarks/encoders")
@@ -317,19 +314,7 @@ def main() -> None:
         for preset, seed in dict.fromkeys((p, s) for p, _, s in missing):
             prepare(preset, seed)
 
-        def start(cell: tuple[str, str, int]) -> None:
-            log = WORK / "logs" / f"{cell[0]}.{cell[1]}.{cell[2]}.log"
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("w") as stream:
-                subprocess.run(
-                    [sys.executable, "-m", "benchmarks.encoders", "--cell", *map(str, cell)],
-                    check=True, stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"},
-                )  # fmt: skip
-            print("done:", *cell, flush=True)
-
-        with ThreadPoolExecutor(arguments.processes) as pool:
-            for finished in [pool.submit(start, cell) for cell in missing]:
-                finished.result()
+        run_cells("encoders", "--cell", by_name(missing), WORK, arguments.processes)
     for row in summarise()["rows"]:
         print(
             row["preset"],

@@ -23,14 +23,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import RESULTS, save_result
+from benchmarks.common import RESULTS, by_name, run_cells, save_result
 from benchmarks.end_to_end_cells import BEAMS, PROMPT, RECIPE, REFERENCE, VARIANTS, run_cell, weigh_again
 from benchmarks.end_to_end_people import IMAGINED, SEEDS, WORK, Person, comparable, held_out_sentences
 from bit_speech.files import write_json
@@ -238,25 +237,13 @@ def main() -> None:
     if not arguments.tables:
         prepare_llm(arguments.causal_lm)
 
-        def start(cell: tuple[str, str, int]) -> None:
-            log = WORK / "logs" / "{}.{}.{}.log".format(*cell)
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("w") as stream:
-                subprocess.run(
-                    [sys.executable, "-m", f"benchmarks.{NAME}", "--cell", *map(str, cell)],
-                    check=True, stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"},
-                )  # fmt: skip
-            print("done:", *cell, flush=True)
-
         for group in arguments.groups:
             wanted = wanted_cells([group], arguments.seeds)
             missing = [cell for cell in wanted if not (WORK / "cells" / "{}.{}.{}.json".format(*cell)).exists()]
             # What several cells of a person share is made once, before they run side by side.
             for kind, seed in dict.fromkeys((kind, seed) for kind, _, seed in missing):
                 Person(kind, seed).cascade()
-            with ThreadPoolExecutor(arguments.processes) as pool:
-                for finished in [pool.submit(start, cell) for cell in missing]:
-                    finished.result()
+            run_cells(NAME, "--cell", by_name(missing), WORK, arguments.processes)
     if arguments.weigh:
         for path in sorted((WORK / "lists").glob("*.json")):
             kind, name, seed, _ = path.name.split(".")

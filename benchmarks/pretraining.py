@@ -17,10 +17,7 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import pretraining_cohort as cohort
-from benchmarks.common import RESULTS, save_result
+from benchmarks.common import RESULTS, run_cells, save_result
 from bit_speech.data.schema import SPIKE_BAND_POWER, THRESHOLD_CROSSINGS
 from bit_speech.files import write_json
 
@@ -457,20 +454,8 @@ def main() -> None:
         groups: dict[tuple[str, int], list[str]] = {}
         for condition, task, trials, seed in missing:
             groups.setdefault((condition, seed), []).append(f"{condition}.{task}.{trials}.{seed}")
-
-        def start(names: list[str]) -> None:
-            log = WORK / "logs" / f"{names[0]}.log"
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("w") as stream:
-                subprocess.run(
-                    [sys.executable, "-m", "benchmarks.pretraining", "--cells", *names],
-                    check=True, stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"},
-                )  # fmt: skip
-            print("done:", *names, flush=True)
-
-        with ThreadPoolExecutor(arguments.processes) as pool:
-            for finished in [pool.submit(start, names) for names in groups.values()]:
-                finished.result()
+        logs = {names[0]: names for names in groups.values()}
+        run_cells("pretraining", "--cells", logs, WORK, arguments.processes)
     result = summarise()
     for row in result["rows"]:
         per = " ".join(f"{100 * value:.1f}" for value in row["per"])

@@ -17,13 +17,12 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import RESULTS, save_result
+from benchmarks.common import RESULTS, by_name, run_cells, save_result
 from benchmarks.encoders import BIT_NOISE, RECIPES, latency_ms
 from bit_speech.files import write_json
 
@@ -364,19 +363,7 @@ def main() -> None:
         cells = [(model, seed) for seed in arguments.seeds for model in arguments.models]
         missing = [cell for cell in cells if not (WORK / "cells" / f"{cell[0]}.{cell[1]}.json").exists()]
 
-        def start(cell: tuple[str, int]) -> None:
-            log = WORK / "logs" / f"{cell[0]}.{cell[1]}.log"
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("w") as stream:
-                subprocess.run(
-                    [sys.executable, "-m", f"benchmarks.{NAME}", "--cell", *map(str, cell)],
-                    check=True, stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"},
-                )  # fmt: skip
-            print("done:", *cell, flush=True)
-
-        with ThreadPoolExecutor(arguments.processes) as pool:
-            for finished in [pool.submit(start, cell) for cell in missing]:
-                finished.result()
+        run_cells(NAME, "--cell", by_name(missing), WORK, arguments.processes)
         score_words()
     for row in summarise()["rows"]:
         shown = [f"{metric} {100 * row[metric][0]:.1f} %" for metric in METRICS if metric in row]

@@ -17,6 +17,7 @@ from bit_speech.data.audio_features import resample_audio
 from bit_speech.data.ieeg_preprocessing import IEEGPreprocessing, preprocess
 from bit_speech.data.ieeg_recordings import Recording, open_recording, read_audio
 from bit_speech.files import write_json, write_text
+from datasets_scripts.command import plain_parser
 
 AUDIO_HZ = 16_000
 # Around a border between two splits, so much is left out: the band-pass looks 36 s ahead and back, and nine tenths of
@@ -269,12 +270,7 @@ def ieeg_parser(name: str, description: str, epilog: str) -> argparse.ArgumentPa
     Returns:
         `argparse.ArgumentParser`: with `--output_dir`, the settings of the filters, `--seed` and `--quiet`.
     """
-    parser = argparse.ArgumentParser(
-        prog=f"python -m datasets_scripts.convert_{name}",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = plain_parser(name, description, epilog)
     parser.add_argument("--output_dir", required=True, help="dataset to write, or to continue")
     parser.add_argument(
         "--stream", choices=("low", "gamma", "both"), default="low", help="0.05-50 Hz, high gamma, both"

@@ -10,10 +10,29 @@ from typing import Any
 from bit_speech.data.writing import COMPRESSIONS
 
 
+def plain_parser(name: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """Begin the argument parser of a converter, whatever it makes.
+
+    Args:
+        name (`str`): name of the converter, as in `bit-speech convert NAME`.
+        description (`str`): one line.
+        epilog (`str`): what is read and written, with examples.
+
+    Returns:
+        `argparse.ArgumentParser`: without arguments.
+    """
+    return argparse.ArgumentParser(
+        prog=f"python -m datasets_scripts.convert_{name}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def converter_parser(
     name: str, description: str, epilog: str, *, input_help: str | None = None
 ) -> argparse.ArgumentParser:
-    """Begin the argument parser of a converter.
+    """Begin the argument parser of a converter of trials.
 
     Args:
         name (`str`): name of the converter, as in `bit-speech convert NAME`.
@@ -24,12 +43,7 @@ def converter_parser(
     Returns:
         `argparse.ArgumentParser`: with `--input_dir`, `--output_dir`, `--allow_partial`, `--compression` and `--quiet`.
     """
-    parser = argparse.ArgumentParser(
-        prog=f"python -m datasets_scripts.convert_{name}",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = plain_parser(name, description, epilog)
     if input_help is not None:
         parser.add_argument("--input_dir", required=True, help=input_help)
     parser.add_argument("--output_dir", required=input_help is not None, help="dataset to write, or to continue")
@@ -50,15 +64,16 @@ def run_converter(name: str, convert: Callable[..., Any], arguments: argparse.Na
     Args:
         name (`str`): name of the converter, for messages.
         convert (`Callable`): its `convert`; every argument is passed under its own name, `quiet` as `progress`.
-        arguments (`argparse.Namespace`): parsed by [`converter_parser`] and what the converter added.
+        arguments (`argparse.Namespace`): the parsed arguments.
 
     Returns:
         `int`: 0, or 2 when the input was refused (the reason is on standard error).
     """
     options = vars(arguments)
-    progress = not options.pop("quiet")
+    if "quiet" in options:
+        options["progress"] = not options.pop("quiet")
     try:
-        report = convert(progress=progress, **options)
+        report = convert(**options)
     except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
         print(f"convert_{name}: {error}", file=sys.stderr)
         return 2

@@ -16,7 +16,8 @@ import numpy as np
 from bit_speech.data.story_runs import StoryRun, read_wav, write_run, write_story
 from bit_speech.data.story_time import scanner_times
 from bit_speech.import_utils import require
-from datasets_scripts.story_files import read_confounds, remove_confounds, run_story_converter, story_parser
+from datasets_scripts.command import run_converter
+from datasets_scripts.story_files import read_confounds, remove_confounds, story_parser
 
 NAME = "bids_stories"
 
@@ -131,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--licence", default="see the source", help="licence of the recordings")
     parser.add_argument("--confounds", nargs="*", help="columns of fMRIPrep's table to take out")
     parser.add_argument("--test", nargs="*", help="stories for tests")
-    return run_story_converter(NAME, convert, parser.parse_args(argv))
+    return run_converter(NAME, convert, parser.parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ import numpy as np
 from bit_speech.data.story_runs import StoryRun, read_wav, write_run, write_story, write_words
 from bit_speech.data.story_time import scanner_times, trim
 from bit_speech.import_utils import require
-from datasets_scripts.story_files import read_textgrid, run_story_converter, story_parser
+from datasets_scripts.command import run_converter
+from datasets_scripts.story_files import read_textgrid, story_parser
 
 NAME = "lebel"
 SOURCE = "LeBel et al. 2023, doi:10.1038/s41597-023-02437-z, OpenNeuro ds003020"
@@ -130,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--participants", nargs="+", help="default all")
     parser.add_argument("--stories", nargs="+", help="default all")
     parser.add_argument("--validation", nargs="*", help=f"default {' '.join(VALIDATION)}")
-    return run_story_converter(NAME, convert, parser.parse_args(argv))
+    return run_converter(NAME, convert, parser.parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ import numpy as np
 from bit_speech.data.story_runs import StoryRun, read_wav, write_run, write_story
 from bit_speech.data.story_time import scanner_times
 from bit_speech.import_utils import require
-from datasets_scripts.story_files import remove_confounds, run_story_converter, story_parser
+from datasets_scripts.command import run_converter
+from datasets_scripts.story_files import remove_confounds, story_parser
 
 NAME = "little_prince"
 SOURCE = "Li et al. 2022, doi:10.1038/s41597-022-01625-7, OpenNeuro ds003643"
@@ -118,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--language", default="EN", choices=LANGUAGES)
     parser.add_argument("--mask", help="NIfTI of the voxels to keep")
     parser.add_argument("--participants", nargs="+", help="default all")
-    return run_story_converter(NAME, convert, parser.parse_args(argv))
+    return run_converter(NAME, convert, parser.parse_args(argv))
 
 
 if __name__ == "__main__":

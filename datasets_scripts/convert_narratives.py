@@ -16,11 +16,11 @@ import numpy as np
 
 from bit_speech.data.story_runs import Interval, StoryRun, read_wav, write_run, write_story, write_words
 from bit_speech.data.story_time import scanner_times
+from datasets_scripts.command import run_converter
 from datasets_scripts.story_files import (
     read_confounds,
     read_gifti,
     remove_confounds,
-    run_story_converter,
     story_parser,
 )
 
@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--test_share", type=float, default=0.2, help="last part of the story, for tests (default: 0.2)"
     )
-    return run_story_converter(NAME, convert, parser.parse_args(argv))
+    return run_converter(NAME, convert, parser.parse_args(argv))
 
 
 if __name__ == "__main__":

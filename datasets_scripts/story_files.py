@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bit_speech.data.story_runs import Interval
 from bit_speech.data.story_time import zscore
 from bit_speech.import_utils import require
+from datasets_scripts.command import plain_parser
 
 _TIER = re.compile(r'class = "IntervalTier"(.*?)(?=item \[\d+\]:|\Z)', re.DOTALL)
 _INTERVAL = re.compile(r'xmin = ([\d.eE+-]+)\s+xmax = ([\d.eE+-]+)\s+text = "((?:[^"]|"")*)"')
@@ -151,32 +150,7 @@ def story_parser(name: str, description: str, epilog: str) -> argparse.ArgumentP
     Returns:
         `argparse.ArgumentParser`: with `--input_dir` and `--output_dir`.
     """
-    parser = argparse.ArgumentParser(
-        prog=f"python -m datasets_scripts.convert_{name}",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = plain_parser(name, description, epilog)
     parser.add_argument("--input_dir", required=True, help="the data set")
     parser.add_argument("--output_dir", required=True, help="folder of stories to write")
     return parser
-
-
-def run_story_converter(name: str, convert: Callable[..., str], arguments: argparse.Namespace) -> int:
-    """Convert as the arguments say, and print the report.
-
-    Args:
-        name (`str`): name of the converter, for messages.
-        convert (`Callable`): its `convert`; every argument is passed under its own name.
-        arguments (`argparse.Namespace`): parsed arguments.
-
-    Returns:
-        `int`: 0, or 2 when the input was refused (the reason is on standard error).
-    """
-    options: dict[str, Any] = vars(arguments)
-    try:
-        print(convert(**options))
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        print(f"convert_{name}: {error}", file=sys.stderr)
-        return 2
-    return 0

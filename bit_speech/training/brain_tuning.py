@@ -471,25 +471,8 @@ class BrainTuningTrainer(SurvivingTrainer):
         )
         return self.lr_scheduler
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Any | None = None,
-    ) -> Any:
-        """Loss of one stretch.
-
-        Args:
-            model (`nn.Module`): the model, wrapped or not.
-            inputs (`dict[str, torch.Tensor]`): a batch.
-            return_outputs (`bool`): also return the model's output.
-            num_items_in_batch (*optional*): not used.
-
-        Returns:
-            `torch.Tensor`, or `tuple` of it and the output. In training its mean over processes is the loss of the
-            whole stretch, also when they hold unequal parts.
-        """
+    def _loss(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+        # In training: its mean over processes is the loss of the whole stretch, also when they hold unequal parts.
         weights = None if self.voxel_weights is None else self.voxel_weights.to(inputs["labels"].device)
         progress = self.state.global_step / max(1, self.state.max_steps)
         seen = {key: value for key, value in inputs.items() if key != "keys"}
@@ -499,7 +482,7 @@ class BrainTuningTrainer(SurvivingTrainer):
             whole = int(inputs["keys"][0, 2])
             self.training_bins += whole
             loss = loss * (self.args.world_size * len(inputs["keys"]) / whole)
-        return (loss, outputs) if return_outputs else loss
+        return loss, outputs
 
     def _score(self, dataloader: DataLoader, prefix: str) -> EvalLoopOutput:
         """Score predictions run by run.
@@ -511,7 +494,7 @@ class BrainTuningTrainer(SurvivingTrainer):
         parts: list[tuple[int, list[int], np.ndarray, float]] = []
         for batch, model in self._read(dataloader):
             keys = batch["keys"].tolist()
-            loss, outputs = self.compute_loss(model, self._prepare_inputs(batch), return_outputs=True)
+            loss, outputs = self._loss(model, self._prepare_inputs(batch))
             rows = [row for _, row, _ in keys]
             parts.append((keys[0][0], rows, outputs["logits"].float().cpu().numpy(), float(loss) * len(rows)))
         predicted = [np.zeros_like(run.responses) for run in dataset.runs]

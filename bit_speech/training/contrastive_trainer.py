@@ -19,7 +19,6 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from bit_speech.evaluation import word_error_rate
 from bit_speech.training.batches import LengthSortedBatchSampler
-from bit_speech.training.parameter_groups import parameter_groups
 from bit_speech.training.sentence_trials import SentenceTrials
 from bit_speech.training.trainer import BITTrainer
 from bit_speech.training.training_arguments import BITTrainingArguments
@@ -139,32 +138,10 @@ class ContrastiveTrainer(BITTrainer):
 
     # ---- optimisation ----
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Build the optimizer with groups for encoder, new parts and language model.
-
-        Args:
-            model (`nn.Module`, *optional*): the model; default the trainer's own.
-
-        Returns:
-            `torch.optim.Optimizer`: one group per (part, decay) that has parameters.
-        """
-        if self.optimizer is None:
-            model = self.model if model is None else model
-            new, args = self.args.projector_learning_rate, self.args
-            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(args, model)
-            rates = {"neural_projector": new, "language_model": args.language_model_learning_rate}
-            if self.model.config.contrastive_weight > 0:
-                rates["aligner"] = new
-            groups = parameter_groups(
-                model,
-                args.learning_rate,
-                args.weight_decay,
-                args.read_in_learning_rate,
-                args.head_learning_rate,
-                module_rates=rates,
-            )
-            self.optimizer = optimizer_class(groups, **settings)
-        return self.optimizer
+    def _module_rates(self) -> dict[str, float | None]:
+        new = self.args.projector_learning_rate
+        rates = {"neural_projector": new, "language_model": self.args.language_model_learning_rate}
+        return rates | ({"aligner": new} if self.model.config.contrastive_weight > 0 else {})
 
     def _counts(self, batch: dict[str, Any]) -> tuple[int, ...]:
         tokens = int((batch["labels"] != -100).sum())
@@ -175,29 +152,12 @@ class ContrastiveTrainer(BITTrainer):
         self._update_tokens = counts[2]
         self._update, self._micro_step = batches, 0
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any | None = None,
-    ) -> Any:
-        """Loss of one batch, scaled so that an update has the loss of one big batch.
-
-        Args:
-            model (`nn.Module`): the model, wrapped or not.
-            inputs (`dict`): a batch.
-            return_outputs (`bool`): also return the model's output.
-            num_items_in_batch (*optional*): not used.
-
-        Returns:
-            `torch.Tensor`, or `tuple` of it and the output. In training its sum over accumulation steps, averaged over
-            processes as gradients are, is: cross-entropy per token of the update, plus the weighted CTC loss per trial,
-            plus the weighted contrastive loss over all trials.
-        """
+    def _loss(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+        # In training: its sum over accumulation steps, averaged over processes as gradients are, is cross-entropy per
+        # token of the update, plus the weighted CTC loss per trial, plus the weighted contrastive loss over all trials.
         if not model.training:
             outputs = model(**_for_the_model(inputs))
-            return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+            return outputs["loss"], outputs
         config, steps, world = self.model.config, len(self._update), self.args.world_size
         contrasts = config.contrastive_weight > 0
         alone = steps == 1 and world == 1
@@ -225,7 +185,7 @@ class ContrastiveTrainer(BITTrainer):
         self._micro_step += 1
         # transformers divides by the accumulation steps afterwards.
         loss = loss * steps
-        return (loss, outputs) if return_outputs else loss
+        return loss, outputs
 
     def _first_pass(self, model: nn.Module) -> list[Vectors]:
         """The gradient of the contrastive loss at every vector of this process's batches."""

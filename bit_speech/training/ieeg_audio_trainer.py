@@ -215,31 +215,14 @@ class IEEGAudioTrainer(SurvivingTrainer):
         windows, bins = batch["input_features"].shape[:2]
         return (windows * bins,)
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Any | None = None,
-    ) -> Any:
-        """Loss of one batch.
-
-        Args:
-            model (`nn.Module`): the model, wrapped or not.
-            inputs (`dict[str, torch.Tensor]`): a batch.
-            return_outputs (`bool`): also return the model's output.
-            num_items_in_batch (*optional*): not used.
-
-        Returns:
-            `torch.Tensor`, or `tuple` of it and the output.
-        """
+    def _loss(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         if model.training and self.trunk_is_frozen:
             for module in self.accelerator.unwrap_model(model).encoder.modules():
                 if isinstance(module, nn.BatchNorm1d):
                     module.eval()  # running statistics are part of the trunk
         outputs = model(**inputs)
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs[0]
-        return (loss, outputs) if return_outputs else loss
+        return loss, outputs
 
     @torch.no_grad()
     def embed(self, windows: WindowSet) -> np.ndarray:

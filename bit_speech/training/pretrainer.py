@@ -233,32 +233,16 @@ class BITPretrainer(SurvivingTrainer):
         seen = self._input(raw, inputs["attention_mask"], inputs.get("time_mask"), training)
         return {"labels": raw, **{key: inputs[key] for key in _INPUTS if key in inputs}, "input_features": seen}
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Any | None = None,
-    ) -> Any:
-        """Loss of one batch, scaled so that an update has the loss of one big batch.
-
-        Args:
-            model (`nn.Module`): the model, wrapped or not.
-            inputs (`dict[str, torch.Tensor]`): a batch.
-            return_outputs (`bool`): also return the model's output.
-            num_items_in_batch (*optional*): not used.
-
-        Returns:
-            `torch.Tensor`, or `tuple` of it and the output. In training its sum over accumulation steps, averaged over
-            processes as gradients are, is the loss over all masked patches of the update.
-        """
+    def _loss(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+        # In training: its sum over accumulation steps, averaged over processes as gradients are, is the loss over all
+        # masked patches of the update.
         outputs = model(**self._seen(inputs, model.training))
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs[0]
         if model.training:
             share = int(inputs["num_targets"]) / max(1, self._update_patches)
             # transformers divides by the accumulation steps afterwards.
             loss = loss * (self.args.world_size * self.current_gradient_accumulation_steps * share)
-        return (loss, outputs) if return_outputs else loss
+        return loss, outputs
 
     # ---- evaluation ----
 

@@ -79,7 +79,7 @@ class SurvivingTrainer(Trainer, abc.ABC):
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Build the optimizer with groups for read-in, body and head, with and without weight decay.
+        """Build the optimizer with groups for the parts of the model, with and without weight decay.
 
         Args:
             model (`nn.Module`, *optional*): the model; default the trainer's own.
@@ -96,9 +96,14 @@ class SurvivingTrainer(Trainer, abc.ABC):
                 weight_decay=self.args.weight_decay,
                 read_in_learning_rate=getattr(self.args, "read_in_learning_rate", None),
                 head_learning_rate=getattr(self.args, "head_learning_rate", None),
+                module_rates=self._module_rates(),
             )
             self.optimizer = optimizer_class(groups, **settings)
         return self.optimizer
+
+    def _module_rates(self) -> dict[str, float | None]:
+        """Peak rates of whole modules by their name, for models with such parts."""
+        return {}
 
     def floating_point_ops(self, inputs: dict[str, torch.Tensor]) -> int:
         """Do not estimate operations: walking over all parameters in every step costs more than the number is worth.
@@ -157,6 +162,31 @@ class SurvivingTrainer(Trainer, abc.ABC):
     def _begin_update(self, batches: list[dict[str, Any]], counts: list[int]) -> None:
         """Take in the sums of `_counts` over all batches of an update, those of other processes included."""
         self.training_bins += counts[0]
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any | None = None,
+    ) -> Any:
+        """Loss of one batch, scaled so that an update does not depend on how its batches are cut.
+
+        Args:
+            model (`nn.Module`): the model, wrapped or not.
+            inputs (`dict`): a batch.
+            return_outputs (`bool`): also return the model's output.
+            num_items_in_batch (*optional*): not used.
+
+        Returns:
+            `torch.Tensor`, or `tuple` of it and the output.
+        """
+        loss, outputs = self._loss(model, inputs)
+        return (loss, outputs) if return_outputs else loss
+
+    @abc.abstractmethod
+    def _loss(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+        """Loss of one batch and the model's output."""
 
     def evaluation_loop(
         self,

@@ -251,25 +251,9 @@ class BITTrainer(SurvivingTrainer):
         super()._begin_update(batches, counts)
         self._update_trials = counts[1]
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Any | None = None,
-    ) -> Any:
-        """CTC loss of one batch, scaled so that an update has the loss of one big batch.
-
-        Args:
-            model (`nn.Module`): the model, wrapped or not.
-            inputs (`dict[str, torch.Tensor]`): a batch.
-            return_outputs (`bool`): also return the model's output.
-            num_items_in_batch (*optional*): not used.
-
-        Returns:
-            `torch.Tensor`, or `tuple` of it and the output. In training its sum over accumulation steps, averaged over
-            processes as gradients are, is the loss over all trials of the update.
-        """
+    def _loss(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+        # In training: its sum over accumulation steps, averaged over processes as gradients are, is the loss over all
+        # trials of the update.
         inputs = {key: value for key, value in inputs.items() if key != "trial_index"}
         outputs = model(**inputs)
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs[0]
@@ -279,7 +263,7 @@ class BITTrainer(SurvivingTrainer):
                 scale *= inputs["input_features"].shape[0] / self._update_trials
             # transformers divides by the accumulation steps afterwards.
             loss = loss if scale == 1 else loss * scale
-        return (loss, outputs) if return_outputs else loss
+        return loss, outputs
 
     # ---- evaluation ----
 
