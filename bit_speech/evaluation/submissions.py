@@ -111,7 +111,7 @@ def submission_order(
 
     Raises:
         ValueError: if lengths differ, a session has no date in its name, or two trials share session, block and trial
-        index.
+            index.
 
     Example:
         ```python

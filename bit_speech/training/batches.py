@@ -97,7 +97,7 @@ class LengthSortedBatchSampler(Sampler[list[TrialKey]]):
 
     Args:
         groups (sequence): trials may share a batch only when their group is equal, for example (participant, has
-        labels).
+            labels).
         lengths (sequence of `int`): bins of every trial.
         batch_size (`int`): trials per batch.
         num_processes (`int`): how many processes share the batches.

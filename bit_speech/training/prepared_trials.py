@@ -53,7 +53,7 @@ class PreparedTrials(Dataset):
 
     Args:
         dataset (sequence of trial rows): `datasets.Dataset`, list of dicts or any indexable dataset with the `Trial`
-        columns.
+            columns.
         processor ([`BITProcessor`] or alike): selects, z-scores, smooths and tokenises.
         name (`str`): what messages call the dataset.
         augmentation ([`~bit_speech.data.Augmentation`], *optional*): applied anew in every epoch; None for evaluation.

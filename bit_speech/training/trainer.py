@@ -41,7 +41,7 @@ class BITTrainer(SurvivingTrainer):
 
     Args:
         model ([`BITForCTC`], [`BITGRUForCTC`] or alike): takes the processor's batch, returns `loss`, `logits`,
-        `frame_mask`.
+            `frame_mask`.
         args ([`BITTrainingArguments`]): settings.
         train_dataset (trials, *optional*): `datasets.Dataset` or list of rows with the `Trial` columns.
         eval_dataset (trials, *optional*): the same, for evaluation during training. None turns evaluation off.
