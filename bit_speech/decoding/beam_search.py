@@ -395,6 +395,8 @@ class BeamSearchDecoder:
         """
         hypotheses = self._hypotheses(state)
         state._release()
+        if self.lm is not None:
+            self.lm.release_pages()
         return hypotheses
 
     def lattice(self, log_probs: npt.ArrayLike) -> Lattice:

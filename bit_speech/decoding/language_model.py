@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .arpa import ArpaTables, find_words, read_arpa, word_table, write_arpa_lines
-from .lm_file import read_model, write_model
+from .lm_file import MappedFile, read_model, write_model
 from .lm_kernels import CompactArrays, LMArrays, score_words
 from .lm_levels import MISSING_LOG, Levels, levels_from_ngrams
 from .lm_pack import pack_compact, pack_exact, unpack
@@ -32,6 +32,7 @@ class NGramLM:
         counts (sequence of `int`): number of n-grams of each order; its length is the order of the model.
         specials (mapping, optional): indices of `bos`, `eos` and `unk`; looked up when not given.
         metadata (mapping, optional): where the model comes from; saved with it.
+        mapped (`MappedFile`, optional): the file that the arrays are part of.
 
     Note:
         Unknown words score as `<unk>`; a model without `<unk>` gives them 10^-100, as KenLM does. A quantized model
@@ -54,6 +55,7 @@ class NGramLM:
         counts: Iterable[int],
         specials: Mapping[str, int] | None = None,
         metadata: Mapping[str, Any] = _NO_METADATA,
+        mapped: MappedFile | None = None,
     ) -> None:
         for array in (*arrays, vocabulary, offsets):
             array.flags.writeable = False
@@ -62,6 +64,7 @@ class NGramLM:
         self.metadata = dict(metadata)
         self._vocabulary = vocabulary
         self._offsets = offsets
+        self._mapped = mapped
         if specials is None:
             specials = self._find_specials()
         self.bos, self.eos, self.unk = (int(specials[name]) for name in ("bos", "eos", "unk"))
@@ -286,8 +289,17 @@ class NGramLM:
             FileNotFoundError: when there is no such file.
             ValueError: when the file is of another kind or version, damaged or truncated.
         """
-        arrays, vocabulary, offsets, header = read_model(path, verify)
-        return cls(arrays, vocabulary, offsets, header["counts"], header, header["metadata"])
+        arrays, vocabulary, offsets, header, mapped = read_model(path, verify)
+        return cls(arrays, vocabulary, offsets, header["counts"], header, header["metadata"], mapped)
+
+    def release_pages(self) -> None:
+        """Give pages of the model's file back to the system if many have become memory of this process.
+
+        Decoders call it after every sentence, which keeps a model of any size from filling memory; scores do not
+        change. Nothing happens to models that were not loaded from a file.
+        """
+        if self._mapped is not None:
+            self._mapped.release_pages()
 
     def write_arpa(self, path: str | os.PathLike[str]) -> None:
         """Write the model as an ARPA file.

@@ -7,6 +7,7 @@ bytes. The header says how long every section is and what its XXH3-64 checksum i
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import zlib
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ _VERSION = 3
 _ALIGNMENT = 64
 _CHUNK_BYTES = 1 << 22
 _MAX_HEADER_BYTES = 1 << 24
+_RESIDENT_BYTES = 96 << 20
 _EXACT, _QUANTISED = "exact", "quantized"
 _DTYPES = {
     _EXACT: {
@@ -113,9 +115,48 @@ def _bytes_of(array: np.ndarray) -> memoryview:
     return memoryview(np.ascontiguousarray(array).view(np.uint8).data) if len(array) else memoryview(b"")
 
 
+class MappedFile:
+    """A file mapped into memory, of which only a bounded part counts as memory of this process.
+
+    Args:
+        path (`Path`): the file; it must not be empty.
+
+    Note:
+        Whoever looks up many n-grams soon has touched every page of a large model. Pages that are given back stay in
+        the system's cache of files, from where they return in microseconds.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as stream:
+            self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        self._floor = _resident_file_bytes()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MappedFile:
+        return self  # nothing in it ever changes, and a mapping cannot be copied
+
+    def bytes(self) -> np.ndarray:
+        """The content, uint8 of shape `(bytes,)`, read-only."""
+        return np.frombuffer(self._map, dtype=np.uint8)
+
+    def release_pages(self) -> None:
+        """Give the pages back if this process has mapped many (96 MB of files) since the last time; Linux only."""
+        if _resident_file_bytes() - self._floor > _RESIDENT_BYTES:
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._floor = _resident_file_bytes()
+
+
+def _resident_file_bytes() -> int:
+    """How much of this process's resident memory belongs to files; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", "rb", buffering=0) as stream:
+            return int(stream.read().split()[2]) * mmap.PAGESIZE
+    except FileNotFoundError:  # not Linux
+        return 0
+
+
 def read_model(
     path: str | os.PathLike[str], verify: bool = True
-) -> tuple[LMArrays | CompactArrays, np.ndarray, np.ndarray, dict[str, Any]]:
+) -> tuple[LMArrays | CompactArrays, np.ndarray, np.ndarray, dict[str, Any], MappedFile]:
     """Map a file that [`write_model`] wrote.
 
     Args:
@@ -123,7 +164,7 @@ def read_model(
         verify (`bool`): read the whole file and compare the checksums; those of exact models always are.
 
     Returns:
-        `tuple`: the packed model, the bytes of the words, their offsets, and the header.
+        `tuple`: the packed model, the bytes of the words, their offsets, the header, and the mapped file.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -160,21 +201,21 @@ def read_model(
                     raise ValueError(
                         f"The checksum of the section {name!r} of {path} is wrong, the file is damaged: {_REMEDY}."
                     )
-    data = np.memmap(path, dtype=np.uint8, mode="r")
+    mapped = MappedFile(path)
+    data = mapped.bytes()
     arrays = {}
     for name, dtype, section in sections:
         begin = 20 + length + section["offset"]
         end = begin + section["length"] * np.dtype(dtype).itemsize
-        # A plain array view: compiled code knows one array type, mapped or not.
-        arrays[name] = np.asarray(data[begin:end]).view(np.ndarray).view(dtype)
+        arrays[name] = data[begin:end].view(dtype)
     vocabulary, offsets = arrays.pop("vocabulary"), arrays.pop("offsets")
     if offsets[0] != 0 or offsets[-1] != len(vocabulary) or (np.diff(offsets) < 0).any():
         raise ValueError(f"The vocabulary of {path} is damaged; {_REMEDY}.")
     if header["kind"] == _EXACT:
-        return LMArrays(**arrays), vocabulary, offsets, header
+        return LMArrays(**arrays), vocabulary, offsets, header, mapped
     table, _ = compact_table(header["counts"], header["rank_bits"])
     table.flags.writeable = False
-    return CompactArrays(table=table, **arrays), vocabulary, offsets, header
+    return CompactArrays(table=table, **arrays), vocabulary, offsets, header, mapped
 
 
 def _checksum_of(stream: Any, size: int) -> str:

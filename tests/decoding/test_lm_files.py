@@ -1,7 +1,10 @@
 """Files of language models: damaged ones are refused, or at worst give wrong scores where checks were switched off."""
 
+import copy
 import json
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -179,3 +182,26 @@ def test_sections_that_overlap_or_lie_outside_are_refused(files, tmp_path):
 def test_the_metadata_travels_with_the_file(files):
     lm = NGramLM.load(files[0] / "quantized.bin")
     assert lm.metadata["min_counts"] == [1, 1, 1, 1] and lm.metadata["corpora"][0]["words"] == 23
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much of a process's memory is of files")
+def test_pages_of_a_model_are_given_back_when_they_are_many_and_scores_stay(tmp_path, monkeypatch):
+    sentences = [f"word{i} word{i + 1} word{i % 7}" for i in range(3000)]
+    build_ngram_lm(sentences, order=3).save(tmp_path / "pages.bin")
+    lm = NGramLM.load(tmp_path / "pages.bin")
+
+    def resident():
+        """Pages of the model in memory of this process, in kilobytes."""
+        lines = Path("/proc/self/smaps").read_text().splitlines()
+        (start,) = (index for index, line in enumerate(lines) if line.endswith("/pages.bin"))
+        return int(next(line for line in lines[start:] if line.startswith("Rss:")).split()[1])
+
+    scores = [lm.score_sentence(sentence) for sentence in sentences]
+    before = resident()
+    lm.release_pages()
+    assert resident() == before  # few pages stay
+    monkeypatch.setattr(lm_file, "_RESIDENT_BYTES", -(1 << 60))
+    lm.release_pages()
+    assert before > 100 and resident() < before / 4
+    assert [lm.score_sentence(sentence) for sentence in sentences] == scores
+    assert copy.deepcopy(lm).score_sentence(sentences[0]) == scores[0]
