@@ -341,11 +341,10 @@ def wav2vec2_brain(result: dict[str, Any]) -> str:
             [
                 names[row["model"]], ", ".join(map(str, row["seeds"])), *rates, percent(published) if published else "-",
                 f"{row['parameters'] / 1e6:.2f} M ({row['trainable_parameters'] / 1e6:.2f} M)",
-                f"{row['training_bins_per_s']:,.0f}", f"{row['latency_ms_median']:.1f} / {row['latency_ms_p95']:.1f}",
             ]
         )  # fmt: skip
     header = ["model", "seeds", "CER", "WER", "CER with LM", "WER with LM", "published CER (T12)",
-              "parameters (learning)", "bins/s", "latency ms (p50 / p95)"]  # fmt: skip
+              "parameters (learning)"]  # fmt: skip
     text = (
         "## A speech model listens to the cortex\n\n"
         f"`{result['command']}`. {result['what']}. {machine_line(result)}\n" + table(header, rows)
@@ -371,6 +370,21 @@ def wav2vec2_brain(result: dict[str, Any]) -> str:
                 distances,
             )
             + "\n![Brain and speech features before and after the body](../benchmarks/results/wav2vec2_brain_features.png)\n"
+        )
+    speeds = [
+        [names[name], found["threads"], f"{row['parameters'] / 1e6:.2f} M", f"{row['bins_per_s']:,.0f}",
+         f"{row['bins_per_cpu_s']:,.0f}", f"{row['cpu_speed_beside_bit']:.2f}x",
+         f"{row['latency_ms']['median']:.1f} / {row['latency_ms']['p95']:.1f}"]
+        for found in result.get("speed", []) for name, row in found["rows"].items()
+    ]  # fmt: skip
+    if speeds:
+        text += (
+            f"\n`{result['command']} --speed`: in turns, median of {result['speed'][0]['rounds']}; latency of a sentence on one thread. "
+            f"{machine_line({'machine': result['speed_machine']})}\n"
+            + table(
+                ["model", "threads", "parameters", "bins/s", "bins per CPU s", "beside BIT", "latency ms (p50 / p95)"],
+                speeds,
+            )
         )
     return text + ("\n" + result["note"] + "\n" if result.get("note") else "")
 

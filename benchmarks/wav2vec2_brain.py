@@ -3,6 +3,7 @@
     python -m benchmarks.wav2vec2_brain             # the speech body, every missing cell, then the tables
     python -m benchmarks.wav2vec2_brain --seeds 0   # a third of it
     python -m benchmarks.wav2vec2_brain --tables    # only the tables, from the cells that exist
+    python -m benchmarks.wav2vec2_brain --speed     # training and latency beside BIT of equal size, on a quiet machine
 
 A cell is one (model, seed): the same simulated participant, the same characters to learn, the same number of epochs and
 the same shape of the learning rate for every model. The speech body is a small Wav2Vec2 that has learnt to spell
@@ -17,12 +18,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import RESULTS, by_name, run_cells, save_result
+from benchmarks.common import RESULTS, by_name, machine, run_cells, save_result
 from benchmarks.encoders import BIT_NOISE, RECIPES, latency_ms
 from bit_speech.files import write_json
 
@@ -193,6 +195,58 @@ def run_cell(name: str, seed: int) -> dict[str, Any]:
     return result
 
 
+def measure_speed(threads: int, rounds: int = 7, steps: int = 4) -> dict[str, Any]:
+    """Training and latency of the models in turns, so that whatever else the machine does meets all of them."""
+    import torch
+
+    from bit_speech import BITFeatureExtractor, BITProcessor, SpellingTokenizer
+    from bit_speech.simulation import SimulatedParticipant
+
+    torch.set_num_threads(threads)
+    participant = SimulatedParticipant(PRESET, seed=0)
+    trials = trials_of(participant, "test")[: BATCH_SIZE * steps]
+    participants = {trials[0]["participant_id"]: trials[0]["features"].shape[1]}
+    tokenizer = SpellingTokenizer()
+    people, runs = {}, {}
+    for name in ("full", "frozen", "lora", "bit", "gru"):
+        sessions = [] if name == "bit" else list(participant.sessions)
+        extractor = BITFeatureExtractor(participants=participants, sessions=sessions, normalization="none")
+        people[name] = BITProcessor(extractor, tokenizer)
+        model = build(name, participants, sessions, tokenizer)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        runs[name] = (model, torch.optim.AdamW(trained, lr=1e-5, fused=True))
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
+    for turn in range(rounds + 1):
+        for name, (model, optimizer) in runs.items():
+            model.train()
+            bins, start, used = 0, time.perf_counter(), time.process_time()
+            for step in range(steps):
+                rows = trials[step::steps]
+                inputs = people[name](
+                    [row["features"] for row in rows], text=[row["text"] for row in rows],
+                    session_id=[row["session_id"] for row in rows] if name != "bit" else None, return_tensors="pt",
+                )  # fmt: skip
+                with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
+                    loss = model(**inputs).loss
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                bins += sum(len(row["features"]) for row in rows)
+            wall, used = time.perf_counter() - start, time.process_time() - used
+            if turn:  # the first turn warms up
+                found[name].append({"bins_per_s": bins / wall, "bins_per_cpu_s": bins / used})
+    rows_of = {}
+    heard = list(participant.trials("test"))[:45]
+    for name, (model, _) in runs.items():
+        row: dict[str, Any] = {key: float(np.median([one[key] for one in found[name]])) for key in found[name][0]}
+        ratios = [one["bins_per_cpu_s"] / peer["bins_per_cpu_s"] for one, peer in zip(found[name], found["bit"])]
+        row["cpu_speed_beside_bit"] = float(np.median(ratios))
+        row["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+        row["latency_ms"] = latency_ms(model, people[name], heard, participant.config.participant_id)
+        rows_of[name] = row
+    return {"threads": threads, "rounds": rounds, "batch_size": BATCH_SIZE, "rows": rows_of}
+
+
 def rate(measure: Any, references: list[str], found: list[str]) -> dict[str, Any]:
     """A pooled rate with its interval, and the errors of every sentence for paired comparisons."""
     pooled = measure(references, found)
@@ -338,6 +392,7 @@ def summarise() -> dict[str, Any]:
         "cells": list(cells.values()),
         "analysis": before.get("analysis", {}),
         "note": before.get("note", ""),
+        "speed": before.get("speed", []),
     }
     if (WORK / "full-0" / "model").exists():
         result["analysis"] = analyse()
@@ -352,6 +407,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--processes", type=int, default=max(1, os.cpu_count() or 2), help="cells at once, one thread")
     parser.add_argument("--tables", action="store_true", help="only collect the finished cells")
+    parser.add_argument("--speed", action="store_true", help="measure training and latency anew")
     parser.add_argument("--cell", nargs=2, metavar=("MODEL", "SEED"), help="run one cell in this process")
     arguments = parser.parse_args()
     if arguments.cell:
@@ -359,6 +415,13 @@ def main() -> None:
         return
     if not arguments.tables:
         prepare_body()
+    if arguments.speed:
+        result = json.loads((RESULTS / f"{NAME}.json").read_text())
+        save_result(
+            NAME, result | {"speed": [measure_speed(threads) for threads in (1, 2)], "speed_machine": machine()}
+        )
+        return
+    if not arguments.tables:
         # Models innermost, so that a run stopped early has whole comparisons.
         cells = [(model, seed) for seed in arguments.seeds for model in arguments.models]
         missing = [cell for cell in cells if not (WORK / "cells" / f"{cell[0]}.{cell[1]}.json").exists()]
