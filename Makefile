@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 # Freed memory otherwise stays scattered over one arena per thread.
 export MALLOC_ARENA_MAX ?= 2
 
-.PHONY: demo demo-quick test test-slow lint benchmarks clean
+.PHONY: demo demo-quick test test-slow lint docs benchmarks clean
 
 $(VENV)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,10 @@ lint: $(VENV)/.installed ## formatting, lint, spelling, types
 	$(BIN)/ruff check .
 	$(BIN)/codespell
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed ## the documentation, in build/site: open index.html there
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[docs]" -c constraints.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
 
 benchmarks: $(VENV)/.installed ## every table of docs/benchmarks.md that this machine can make
 	$(BIN)/python -m benchmarks.run_all

@@ -32,11 +32,21 @@ EXTRAS = {
     "cluster": ["ray[tune]>=2.50"],
     "llm": ["peft>=0.19", "trl>=1.10"],
     "fmri": ["h5py>=3.11", "nibabel>=5.3", "peft>=0.19", "scipy>=1.13"],
-    "test": ["himalaya>=0.4.6", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100"],
+    "docs": ["mkdocs-material>=9.7", "mkdocstrings-python>=2.0", "nbformat>=5.10"],
+    "test": [
+        "himalaya>=0.4.6",
+        "ipykernel>=7.0",
+        "nbclient>=0.10",
+        "nbformat>=5.10",
+        "pytest>=8.0",
+        "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
+        "hypothesis>=6.100",
+    ],
 }
 # Ray is large, and of use on a cluster only.
 EXTRAS["all"] = sorted(
-    {name for key, names in EXTRAS.items() if key not in ("test", "cluster") for name in names} | {"rich>=13.0"}
+    {name for key, names in EXTRAS.items() if key not in ("test", "cluster", "docs") for name in names} | {"rich>=13.0"}
 )
 EXTRAS["dev"] = sorted(
     {*EXTRAS["test"], "ruff>=0.14", "mypy>=1.18", "codespell>=2.4", "pre-commit>=4.0", "types-PyYAML"}
