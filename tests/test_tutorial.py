@@ -3,8 +3,6 @@
 import io
 import json
 import os
-import re
-import shlex
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -12,7 +10,8 @@ import pytest
 
 from bit_speech.cli import main
 
-DOCS = Path(__file__).parents[1] / "docs"
+from .documentation import DOCS, replaced, walk
+
 TUTORIAL, PUBLISHING = DOCS / "tutorial_own_participant.md", DOCS / "publishing.md"
 # What makes it tiny: the tutorial's words, and what the test puts in their place.
 SMALLER = {
@@ -25,39 +24,11 @@ SMALLER = {
 WORDS = {"the": "DH AH", "i": "AY", "you": "Y UW", "is": "IH Z", "to": "T UW", "tom": "T AA M", "he": "HH IY"}
 
 
-def run_command(line):
-    words = shlex.split(line)
-    output = None
-    if ">" in words:
-        output, words = words[words.index(">") + 1], words[: words.index(">")]
-    assert words[0] == "bit-speech", line
-    if output is None:
-        status = main(words[1:])
-    else:
-        with open(output, "w") as file, redirect_stdout(file):
-            status = main(words[1:])
-    assert status == 0, line
-
-
-def walk(text, names):
-    for kind, block in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL):
-        if kind == "python":
-            exec(compile(block, "documentation", "exec"), names)
-        elif kind == "yaml":
-            Path("recordings/participant.yaml").write_text(block)
-        else:
-            for line in block.strip().splitlines():
-                run_command(line)
-
-
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory):
     """The folder after the whole tutorial, the names its Python has defined, and what was printed."""
-    text = TUTORIAL.read_text(encoding="utf-8")
+    text = replaced(TUTORIAL.read_text(encoding="utf-8"), SMALLER)
     names: dict = {}
-    for long, short in SMALLER.items():
-        assert long in text, f"the tutorial no longer says {long!r}"
-        text = text.replace(long, short)
     folder, before = tmp_path_factory.mktemp("tutorial"), os.getcwd()
     os.chdir(folder)
     try:
