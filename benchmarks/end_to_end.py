@@ -67,7 +67,7 @@ def check_text() -> dict[str, Any]:
     The fifty-word sentences are so plain that some occur in any text: those are listed, and not scored.
     """
     from bit_speech.arguments import load_config
-    from examples.train_causal_lm import LanguageModelArguments, read_corpus
+    from bit_speech.experiments.train_causal_lm import LanguageModelArguments, read_corpus
 
     settings = load_config(LLM / "config.yaml")
     known = LanguageModelArguments.__dataclass_fields__

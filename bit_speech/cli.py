@@ -1,4 +1,4 @@
-"""The console script `bit-speech`: convert, simulate, evaluate, build-lm, demo, finetune, publish, doctor, info."""
+"""The console script `bit-speech`: its commands, their help, and how a refusal is shown."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import contextlib
 import importlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from bit_speech import decode_command, report_command
 from bit_speech.hub import command as publish_command
 
 # Converter -> what it reads.
@@ -39,19 +41,32 @@ CONVERTERS = {
     "bids_stories": "any BIDS fMRI data set with sounds (a folder of stories)",
 }
 
+# Kind of model -> its experiment, and what is trained.
+KINDS = {
+    "ctc": ("train_ctc", "an encoder that gives phonemes, for the word decoder: transformer (BIT) or GRU"),
+    "wav2vec2": ("train_wav2vec2", "a speech model that listens to the cortex: Wav2Vec2, HuBERT, WavLM, data2vec"),
+    "llm": ("train_llm", "end to end: encoder, projector and language model in one network"),
+    "causal-lm": ("train_causal_lm", "a small language model from text, where none can be downloaded"),
+}
+
 EPILOG = """\
 a first walk:
+  bit-speech decode --model sim-ctc --simulated 5   a model in the box reads five sentences
   bit-speech demo                                   the whole road on a simulated participant, in minutes
   bit-speech simulate --preset t15-like --output_dir runs/sim
   bit-speech convert brain_to_text_25 --input_dir runs/sim/hdf5_data_final --output_dir runs/trials --allow_partial
-  python examples/train_bit_ctc.py --config examples/configs/bit_simulated.yaml
-  bit-speech evaluate --model runs/bit_simulated/model --trials runs/trials --lexicon lexicon.txt --lm lm.arpa.xz
+  bit-speech train ctc --trials runs/trials --output_dir runs/bit
+  bit-speech evaluate --model runs/bit/model --trials runs/trials --lexicon lexicon.txt --lm lm.arpa.xz
 
 your own participant:
   bit-speech convert participant --example > recordings/participant.yaml
   bit-speech finetune --data recordings --output_dir runs/me --check_only
   bit-speech finetune --data recordings --output_dir runs/me
+  bit-speech decode --model runs/me/model --trials runs/me/trials --split test --json
   bit-speech publish --model runs/me/model --repo_id my-lab/me
+
+for scripts: with --json, standard output holds the result as JSON and nothing else. Status 0 is success, 2 a refusal,
+whose reason and remedy are on standard error.
 """
 
 
@@ -103,6 +118,32 @@ def build_parser() -> argparse.ArgumentParser:
     simulate.add_argument("--layout", choices=("brain_to_text_24", "brain_to_text_25"), default="brain_to_text_25")
     simulate.add_argument("--seed", type=int, default=0, help="another seed is another participant (default: 0)")
     simulate.add_argument("--output_dir", required=True, help="folder to write into")
+    simulate.add_argument("--json", action="store_true", help="print what was written as JSON")
+
+    # Their flags, and their help, are those of an experiment.
+    commands.add_parser("pretrain", add_help=False, help="an encoder from recordings of many participants, no labels")
+    train = commands.add_parser(
+        "train",
+        help="a model on trials: " + ", ".join(KINDS),
+        epilog="examples:\n  bit-speech train ctc --trials runs/trials --output_dir runs/bit\n"
+        "  bit-speech train llm --encoder runs/bit/model --language_model Qwen/Qwen2.5-0.5B --trials runs/trials\n"
+        "  bit-speech train ctc --config experiment.yaml --learning_rate 1e-3       # a flag beats the file\n"
+        "  bit-speech train ctc --help                                              # its settings\n\n"
+        "kinds:\n" + "\n".join(f"  {name:12}{what}" for name, (_, what) in KINDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.add_argument("kind", choices=KINDS, metavar="kind", help="what is trained; see below")
+    train.add_argument(
+        "rest", nargs=argparse.REMAINDER, help="the experiment's own settings: bit-speech train KIND --help"
+    )
+
+    decode = commands.add_parser(
+        "decode",
+        help="recordings -> sentences: text, JSON lines with times and n-best, or a benchmark's file",
+        epilog=decode_command.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    decode_command.add_arguments(decode)
 
     evaluate = commands.add_parser(
         "evaluate",
@@ -124,6 +165,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--output_dir", default="runs/evaluation", help="metrics.json, predictions.jsonl and the report"
     )
     evaluate.add_argument("--json", action="store_true", help="print the metrics as JSON, and all else elsewhere")
+
+    report = commands.add_parser(
+        "report",
+        help="predictions -> one HTML page: rates with intervals, confusions, sentences, comparisons",
+        epilog=report_command.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    report_command.add_arguments(report)
 
     build_lm = commands.add_parser(
         "build-lm",
@@ -151,18 +200,19 @@ def build_parser() -> argparse.ArgumentParser:
         "--temporary_dir", help="folder for temporary files, which are removed (default: the system's)"
     )
     build_lm.add_argument("--threads", type=int, help="threads to compute on (default: all cores)")
+    build_lm.add_argument("--json", action="store_true", help="print order and counts as JSON")
 
     demo = commands.add_parser(
         "demo",
-        help="simulate, convert, train, decode, report: about five minutes on two cores",
+        help="a sentence from a model in the box; then simulate, convert, train, decode, report, in minutes",
         epilog="example:\n  bit-speech demo --quick",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     demo.add_argument("--output_dir", default="runs/demo")
     demo.add_argument("--quick", action="store_true", help="small sizes: proves the road, not the accuracy")
     demo.add_argument("--seed", type=int, default=0)
+    demo.add_argument("--json", action="store_true", help="print the metrics as JSON")
 
-    # Its flags, and its help, are those of an experiment.
     commands.add_parser(
         "finetune", add_help=False, help="your own participant: data report, settings, training, scores, report"
     )
@@ -203,27 +253,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
-    if arguments.command == "finetune":
+    if arguments.command in ("pretrain", "finetune"):
         arguments.rest = rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     command = {
         "convert": _convert,
         "simulate": _simulate,
+        "pretrain": _pretrain,
+        "train": _train,
+        "finetune": _finetune,
+        "decode": decode_command.run,
         "evaluate": _evaluate,
+        "report": report_command.run,
         "build-lm": _build_lm,
         "demo": _demo,
-        "finetune": _finetune,
         "publish": publish_command.run,
         "doctor": _doctor,
         "info": _info,
     }[arguments.command]
     try:
         return command(arguments)
-    except (ValueError, FileNotFoundError, FileExistsError, PermissionError, ConnectionError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         # Refusals carry their remedy; a traceback would bury it.
-        print(f"bit-speech {arguments.command}: {error}", file=sys.stderr)
+        name = " ".join([arguments.command, *([arguments.kind] if arguments.command == "train" else [])])
+        print(f"bit-speech {name}: {error}", file=sys.stderr)
         return 2
+
+
+def _print_result(as_json: bool, run: Callable[[], Any]) -> int:
+    """Run; with JSON, standard output holds the result alone, and what is said on the way goes to standard error."""
+    if not as_json:
+        run()
+        return 0
+    with contextlib.redirect_stdout(sys.stderr):
+        result = run()
+    print(json.dumps(result, indent=2))
+    return 0
+
+
+def _experiment(module: str, rest: list[str]) -> int:
+    """Run an experiment, whose command line is its own but for `--json`."""
+
+    def run() -> Any:
+        from bit_speech.training.run_record import finite
+
+        experiment = importlib.import_module(f"bit_speech.{module}")
+        main = experiment.finetune if module == "finetuning" else experiment.main
+        return finite(main([flag for flag in rest if flag != "--json"]))
+
+    return _print_result("--json" in rest, run)
 
 
 def _convert(arguments: argparse.Namespace) -> int:
@@ -238,42 +317,49 @@ def _simulate(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--preset {arguments.preset!r} is unknown; choose one of {', '.join(sorted(PRESETS))}")
     participant = SimulatedParticipant(PRESETS[arguments.preset], seed=arguments.seed)
     write = write_brain_to_text_25 if arguments.layout == "brain_to_text_25" else write_brain_to_text_24
-    write(participant, arguments.output_dir)
-    return 0
+
+    def run() -> dict[str, Any]:
+        write(participant, arguments.output_dir)
+        counts = {split: participant.num_trials(split) for split in ("train", "val", "test")}
+        return {"output_dir": arguments.output_dir, "layout": arguments.layout, "num_trials": counts}
+
+    return _print_result(arguments.json, run)
+
+
+def _pretrain(arguments: argparse.Namespace) -> int:
+    return _experiment("experiments.pretrain", arguments.rest)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    return _experiment(f"experiments.{KINDS[arguments.kind][0]}", arguments.rest)
+
+
+def _finetune(arguments: argparse.Namespace) -> int:
+    return _experiment("finetuning", arguments.rest)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from bit_speech.scoring import evaluate_model
 
     settings = {key: value for key, value in vars(arguments).items() if key not in ("command", "json")}
-    if not arguments.json:
-        evaluate_model(**settings)
-        return 0
-    with contextlib.redirect_stdout(sys.stderr):
-        metrics = evaluate_model(**settings)
-    print(json.dumps(metrics, indent=2))
-    return 0
+    return _print_result(arguments.json, lambda: evaluate_model(**settings))
 
 
 def _build_lm(arguments: argparse.Namespace) -> int:
     from bit_speech.decoding.lm_command import build_lm
 
-    build_lm(**{key: value for key, value in vars(arguments).items() if key != "command"})
-    return 0
+    def run() -> dict[str, Any]:
+        lm = build_lm(**{key: value for key, value in vars(arguments).items() if key not in ("command", "json")})
+        return {"output": arguments.output, "order": lm.order, "counts": list(lm.counts)}
+
+    return _print_result(arguments.json, run)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     from bit_speech.demo import run_demo
 
-    run_demo(arguments.output_dir, quick=arguments.quick, seed=arguments.seed)
-    return 0
-
-
-def _finetune(arguments: argparse.Namespace) -> int:
-    from bit_speech.finetuning import finetune
-
-    finetune(arguments.rest)
-    return 0
+    settings = {"quick": arguments.quick, "seed": arguments.seed}
+    return _print_result(arguments.json, lambda: run_demo(arguments.output_dir, **settings))
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The whole road on an embedded participant: raw files -> trials -> training -> sentences -> report.
+"""A sentence from a model in the box, then the whole road: raw files -> trials -> training -> sentences -> report.
 
 Everything a lab does with its own recordings happens here with a simulated participant, so that it runs anywhere, needs
 no private data and has a known limit: the ideal observer, which decodes with the true parameters of the simulation.
@@ -120,6 +120,9 @@ def run_demo(
     output = _fresh_folder(Path(output_dir))
     clock = _Clock()
 
+    clock.stage("0/6 a model in the box reads three sentences that it was not trained on")
+    _first_sentences()
+
     from bit_speech.simulation import PRESETS, IdealObserver, SimulatedParticipant, write_brain_to_text_25
 
     clock.stage("1/6 simulate a participant, in the layout of Brain-to-Text '25")
@@ -187,6 +190,17 @@ def run_demo(
     write_json(output / "metrics.json", metrics)
     print(_table(metrics, page))
     return metrics
+
+
+def _first_sentences() -> None:
+    """Show what all of this is for, before minutes of training."""
+    from bit_speech.sample_checkpoints import sample_checkpoint, sample_trials
+    from bit_speech.transcription import Transcriber
+
+    # One hypothesis needs no lattice, whose compiled code a first run would wait for.
+    transcriber = Transcriber.from_pretrained(sample_checkpoint("sim-ctc"), num_hypotheses=1)
+    for found in transcriber.transcribe(sample_trials("sim-ctc", count=3)):
+        print(f"        said: {found.reference}\n        read: {found.text}", flush=True)
 
 
 def _fresh_folder(output: Path) -> Path:

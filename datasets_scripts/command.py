@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -19,14 +20,16 @@ def plain_parser(name: str, description: str, epilog: str) -> argparse.ArgumentP
         epilog (`str`): what is read and written, with examples.
 
     Returns:
-        `argparse.ArgumentParser`: without arguments.
+        `argparse.ArgumentParser`: with `--json`.
     """
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"python -m datasets_scripts.convert_{name}",
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    return parser
 
 
 def converter_parser(
@@ -70,6 +73,7 @@ def run_converter(name: str, convert: Callable[..., Any], arguments: argparse.Na
         `int`: 0, or 2 when the input was refused (the reason is on standard error).
     """
     options = vars(arguments)
+    as_json = options.pop("json")
     if "quiet" in options:
         options["progress"] = not options.pop("quiet")
     try:
@@ -77,5 +81,8 @@ def run_converter(name: str, convert: Callable[..., Any], arguments: argparse.Na
     except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
         print(f"convert_{name}: {error}", file=sys.stderr)
         return 2
-    print(report)
+    if as_json:
+        print(json.dumps({"report": report} if isinstance(report, str) else report.to_dict(), indent=2))
+    else:
+        print(report)
     return 0

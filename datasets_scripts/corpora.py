@@ -128,6 +128,18 @@ class CorpusReport:
             lines.append(f"{report}\n{hours:.2f} h; {dead} of {len(sessions)} sessions have dead channels")
         return "\n".join(lines)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON can hold it.
+
+        Returns:
+            `dict`: folder -> what [`ConversionReport.to_dict`] gives, and the dead channels of each session.
+        """
+        found = {}
+        for name, report in self.datasets.items():
+            dead = {session: list(map(int, channels)) for session, channels in self.dead_channels[name].items()}
+            found[name] = {**report.to_dict(), "dead_channels": dead}
+        return found
+
 
 Opener = Callable[[Path], AbstractContextManager[Session]]
 

@@ -20,13 +20,11 @@ from transformers.hf_argparser import HfArg
 from bit_speech import BITTrainer, BITTrainingArguments
 from bit_speech.arguments import ExperimentParser
 from bit_speech.data import Augmentation
+from bit_speech.experiments.train_ctc import AUGMENTATION, ExperimentArguments, build
+from bit_speech.experiments.trials import read_trials
 from bit_speech.files import write_json
 from bit_speech.training import COMMON_SETTINGS
 from bit_speech.training.search import random_search
-
-sys.path.insert(0, str(Path(__file__).parent))  # `train_bit_ctc.py` lies beside this file
-
-from train_bit_ctc import AUGMENTATION, ExperimentArguments, build, read_trials
 
 
 @dataclass
@@ -50,7 +48,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     arguments, search, training = parser.parse(argv)
     # Only the last evaluation of a sample counts, and no weights are kept.
     training.save_strategy, training.load_best_model_at_end = "no", False
-    train_trials, eval_trials = read_trials(arguments)
+    train_trials, eval_trials = read_trials(
+        arguments.trials, arguments.simulate, arguments.simulation_seed, arguments.train_split, arguments.eval_split
+    )
     processor, _ = build(arguments, train_trials)
     trainer = BITTrainer(
         None,

@@ -119,6 +119,21 @@ class ConversionReport:
             lines.append(f"left out: {len(self.left_out)}, listed in {MANIFEST_NAME}; the first is {self.left_out[0]}")
         return "\n".join(lines)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON can hold it.
+
+        Returns:
+            `dict`: the folder, counts of each split, what was left out, and the sentences that splits share.
+        """
+        return {
+            "output_dir": str(self.output_dir),
+            "splits": {name: dict(numbers) for name, numbers in self.splits.items()},
+            "left_out": [str(problem) for problem in self.left_out],
+            "sentences_in_several_splits": sorted(self.leakage.sentences),
+            "shards_written": len(self.written),
+            "shards_kept": len(self.kept),
+        }
+
 
 def check_expected(
     plans: Sequence[ShardPlan],

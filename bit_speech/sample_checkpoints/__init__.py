@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bit_speech.simulation import SimulatedParticipant
 
 RECORD_NAME = "record.json"
 
@@ -30,11 +36,64 @@ def sample_checkpoint(name: str) -> Path:
         >>> sample_checkpoint("sim-ctc").name
         'sim-ctc'
     """
-    here = Path(__file__).parent
-    names = sorted(path.parent.name for path in here.glob(f"*/{RECORD_NAME}"))
+    names = sample_names()
     if name not in names:
         raise ValueError(f"there is no sample checkpoint {name!r}; there are {', '.join(names) or 'none'}")
-    return here / name
+    return Path(__file__).parent / name
+
+
+def sample_names() -> list[str]:
+    """Names of the checkpoints that come with the package.
+
+    Returns:
+        `list[str]`: in alphabetical order.
+    """
+    return sorted(path.parent.name for path in Path(__file__).parent.glob(f"*/{RECORD_NAME}"))
+
+
+def sample_participant(name: str) -> SimulatedParticipant:
+    """The simulated participant that a checkpoint was trained on.
+
+    Args:
+        name (`str`): as for [`sample_checkpoint`].
+
+    Returns:
+        `SimulatedParticipant`: its test split was never seen.
+
+    Raises:
+        ValueError: when there is no such checkpoint.
+
+    Example:
+        >>> sample_participant("sim-ctc").num_trials("test")
+        200
+    """
+    from bit_speech.simulation import PRESETS, SimulatedParticipant
+
+    record = json.loads((sample_checkpoint(name) / RECORD_NAME).read_text(encoding="utf-8"))
+    settings = record["settings"]
+    config = replace(PRESETS[settings["preset"]], **record.get("participant_changes", {}))
+    return SimulatedParticipant(config, seed=settings["participant_seed"])
+
+
+def sample_trials(name: str, count: int = 1) -> list[dict[str, Any]]:
+    """Held-out trials of the participant that a checkpoint was trained on.
+
+    Args:
+        name (`str`): as for [`sample_checkpoint`].
+        count (`int`): how many.
+
+    Returns:
+        `list[dict]`: rows with the columns of a `Trial` that decoding reads, and the sentence that was said.
+
+    Raises:
+        ValueError: when there is no such checkpoint, or no so many trials.
+    """
+    from bit_speech.experiments.trials import simulated_trials
+
+    participant = sample_participant(name)
+    if not 0 < count <= participant.num_trials("test"):
+        raise ValueError(f"count is {count}; the participant has 1 to {participant.num_trials('test')} held-out trials")
+    return simulated_trials(participant, "test", count)
 
 
 def file_hashes(folder: str | os.PathLike[str]) -> dict[str, str]:

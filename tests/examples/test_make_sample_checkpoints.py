@@ -29,9 +29,11 @@ def script(monkeypatch):
 
 @pytest.mark.slow
 def test_one_command_makes_a_checkpoint_that_loads_and_is_recorded(script, tmp_path, monkeypatch):
-    sentences = script.language_model_sentences
-    monkeypatch.setattr(script, "language_model_sentences", lambda held_out: sentences(held_out)[:2000])
+    recipe = script.sample_ctc
+    sentences = recipe.language_model_sentences
+    monkeypatch.setattr(recipe, "language_model_sentences", lambda held_out: sentences(held_out)[:2000])
     flags = ["--num_train_epochs", "1", "--per_device_train_batch_size", "4", "--max_words", "200", "--beam_size", "10"]
+    flags += ["--which", "sim-ctc"]
     script.main(["--output_dir", str(tmp_path), *flags])
     folder = tmp_path / "sim-ctc"
     record = json.loads((folder / RECORD_NAME).read_text())

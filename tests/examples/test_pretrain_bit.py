@@ -26,7 +26,9 @@ def load(name):
 
 @pytest.fixture(scope="module")
 def script():
-    return load("pretrain_bit")
+    from bit_speech.experiments import pretrain
+
+    return pretrain
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +162,6 @@ def test_the_search_draws_from_the_papers_ranges_and_keeps_the_best(tmp_path, mo
 
     small = {"train_sentences": 9, "val_sentences": 3, "test_sentences": 1, "num_sessions": 1, "num_electrodes": 4}
     monkeypatch.setattr(intracortical, "PRESETS", {"demo": replace(intracortical.PRESETS["demo"], **small)})
-    load("train_bit_ctc")
     result = load("search_bit").main(
         [
             f"--config={EXAMPLES / 'configs' / 'bit_simulated.yaml'}",

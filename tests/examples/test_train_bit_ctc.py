@@ -1,8 +1,6 @@
 """The training script: one command from a configuration to scores, and the same command continues."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,11 +14,9 @@ CONFIGS = sorted(path for path in (EXAMPLES / "configs").glob("*.yaml") if "trai
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("train_bit_ctc", EXAMPLES / "train_bit_ctc.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["train_bit_ctc"] = module
-    spec.loader.exec_module(module)
-    return module
+    from bit_speech.experiments import train_ctc
+
+    return train_ctc
 
 
 @pytest.fixture

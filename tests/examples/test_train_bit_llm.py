@@ -1,8 +1,6 @@
 """The end-to-end training script: from two folders to scores, and the same command continues."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,11 +17,9 @@ SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "i
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("train_bit_llm", EXAMPLES / "train_bit_llm.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["train_bit_llm"] = module
-    spec.loader.exec_module(module)
-    return module
+    from bit_speech.experiments import train_llm
+
+    return train_llm
 
 
 @pytest.fixture

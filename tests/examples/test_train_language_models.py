@@ -11,6 +11,7 @@ import pytest
 
 from bit_speech.arguments import ExperimentParser, load_config
 from bit_speech.decoding import CausalLMRescorer, LLMMerger
+from bit_speech.experiments import train_causal_lm
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -43,7 +44,7 @@ def trained(tmp_path_factory):
         *("--intermediate_size=16", "--block_size=16", "--max_steps=4", "--eval_steps=2", "--save_steps=2"),
         *("--num_scored_sentences=30", "--warmup_steps=0", "--bf16=false", "--max_text_sentences=200"),
     ]
-    script = load("train_causal_lm")
+    script = train_causal_lm
     return script, flags, folder / "run", script.main(flags)
 
 

@@ -59,14 +59,15 @@ def small_preset(monkeypatch):
 
 
 def listen(body, output_dir, *extra):
-    script = load("train_wav2vec2_brain")
+    from bit_speech.experiments import train_wav2vec2
+
     flags = [
         f"--config={EXAMPLES / 'configs' / 'wav2vec2_brain_simulated.yaml'}", f"--output_dir={output_dir}",
         f"--speech_checkpoint={body}", "--simulate=demo", "--max_steps=2", "--eval_steps=2", "--save_steps=2",
         "--per_device_train_batch_size=4", "--use_cpu", "--disable_tqdm=true", "--skip_short_trials=true",
         "--model_config=" + json.dumps({"hidden_size": 4, "num_hidden_layers": 1, "patch_size": 8, "patch_stride": 2}),
     ]  # fmt: skip
-    return script.main([*flags, *extra])
+    return train_wav2vec2.main([*flags, *extra])
 
 
 @pytest.mark.parametrize("regime", ["full", "frozen", "scratch", "lora"])

