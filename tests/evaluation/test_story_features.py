@@ -13,18 +13,19 @@ AUDIO = np.random.default_rng(0).normal(size=24_000).astype(np.float32)
 
 def body(kind: str = "wav2vec2", norm: str = "layer", **values) -> torch.nn.Module:
     torch.manual_seed(0)
+    if kind != "data2vec-audio":
+        values |= {"feat_extract_norm": norm, "num_conv_pos_embeddings": 8}
     config = AutoConfig.for_model(
         kind, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, conv_dim=[8, 8],
-        conv_kernel=[10, 4], conv_stride=[80, 4], num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
-        feat_extract_norm=norm, **values,
+        conv_kernel=[10, 4], conv_stride=[80, 4], num_conv_pos_embedding_groups=2, **values,
     )  # fmt: skip
     return AutoModel.from_config(config).eval()
 
 
-def loop(model, extractor, layers) -> dict[int, np.ndarray]:
+def loop(model, extractor, layers, audio=AUDIO) -> dict[int, np.ndarray]:
     """Every window alone through the whole model."""
     found = {layer: [] for layer in layers}
-    for window in extractor.windows(AUDIO, extractor.window_ends(len(AUDIO))):
+    for window in extractor.windows(audio, extractor.window_ends(len(audio))):
         with torch.no_grad():
             hidden = model(torch.from_numpy(window)[None], output_hidden_states=True).hidden_states
         for layer in layers:
@@ -38,27 +39,72 @@ def loop(model, extractor, layers) -> dict[int, np.ndarray]:
         ("wav2vec2", "layer", "none", True),
         ("wav2vec2", "layer", "clip", False),
         ("wav2vec2", "group", "none", False),
+        ("wav2vec2", "group", "clip", False),
+        ("hubert", "group", "clip", False),
         ("hubert", "layer", "none", True),
+        ("data2vec-audio", "layer", "none", True),
         ("wavlm", "layer", "none", True),
+        ("wavlm", "group", "clip", False),
     ],
 )
-def test_windows_equal_a_loop_over_them_whatever_is_shared(kind, norm, normalization, shared):
+@pytest.mark.parametrize("share", [True, False])
+def test_windows_equal_a_loop_over_them_whatever_is_shared(kind, norm, normalization, shared, share):
     model = body(kind, norm)
     extractor = StoryFeatureExtractor(window_s=0.6, stride_s=0.1, normalization=normalization)
     assert can_share(model, extractor) is shared
-    found, times = window_features(model, AUDIO, extractor, [0, 2], batch_size=4)
+    found, times = window_features(model, AUDIO, extractor, [0, 2], batch_size=4, share=share)
     expected = loop(model, extractor, [0, 2])
     for layer in (0, 2):
-        np.testing.assert_allclose(found[layer], expected[layer], atol=1e-4)
+        np.testing.assert_allclose(found[layer], expected[layer], atol=1e-5)
     np.testing.assert_allclose(times, np.arange(1, 16) * 0.1)
     assert len(model.encoder.layers) == 3
+    np.testing.assert_array_equal(loop(model, extractor, [2])[2], expected[2])  # the model is as it was
 
 
-def test_a_model_with_a_norm_after_its_layers_keeps_all_of_them():
-    model = body(do_stable_layer_norm=True)
+def test_a_quiet_story_is_normalised_as_its_windows_are():
+    """The constant in the denominator of group norm must be as small beside quiet sound as beside loud sound."""
+    model, extractor = body(norm="group"), StoryFeatureExtractor(window_s=0.6, stride_s=0.1)
+    quiet = 1e-3 * AUDIO + 0.01
+    found, _ = window_features(model, quiet, extractor, [1])
+    np.testing.assert_allclose(found[1][8:], loop(model, extractor, [1], quiet)[1][8:], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "hubert", "wavlm"])
+@pytest.mark.parametrize("layers", [[0], [2], [1, 3]])
+def test_a_model_with_a_norm_after_its_layers_leaves_out_those_above_the_last(kind, layers):
+    model = body(kind, do_stable_layer_norm=True)
     extractor = StoryFeatureExtractor(window_s=0.6, stride_s=0.1, normalization="none")
-    found, _ = window_features(model, AUDIO, extractor, [2])
-    np.testing.assert_allclose(found[2], loop(model, extractor, [2])[2], atol=1e-4)
+    found, _ = window_features(model, AUDIO, extractor, layers)
+    for layer in layers:
+        np.testing.assert_allclose(found[layer], loop(model, extractor, layers)[layer], atol=1e-5)
+
+
+def test_frames_of_another_window_are_not_those_of_this_one_behind_group_norm():
+    """Why convolutions of the base models cannot be shared: the same sound gives other frames in the next window."""
+    model, extractor = body(norm="group"), StoryFeatureExtractor(window_s=0.6, stride_s=0.1)
+    first, second = (torch.from_numpy(window)[None] for window in extractor.windows(AUDIO, np.array([12_800, 14_400])))
+    with torch.no_grad():
+        frames = [model.feature_extractor(window)[0] for window in (first, second)]
+    step = 1600 // 320
+    assert (frames[0][:, step:] - frames[1][:, :-step]).abs().max() > 1e-2
+
+
+def test_the_transformer_hears_the_same_frames_differently_in_every_window():
+    """Why its layers cannot be shared even where convolutions can: attention reaches over the whole window."""
+    model = body()
+    extractor = StoryFeatureExtractor(window_s=0.6, stride_s=0.1, normalization="none")
+    windows = [torch.from_numpy(window)[None] for window in extractor.windows(AUDIO, np.array([12_800, 14_400]))]
+    step, reach = 1600 // 320, 8  # frames that the positional convolution sees beyond the window's ends
+    with torch.no_grad():
+        frames = [model.feature_extractor(window)[0] for window in windows]
+        layers = [model(window, output_hidden_states=True).hidden_states for window in windows]
+
+    def difference(before: torch.Tensor, after: torch.Tensor) -> float:
+        return float((before[step:][reach:-reach] - after[:-step][reach:-reach]).abs().max())
+
+    assert difference(frames[0].T, frames[1].T) < 1e-6
+    assert difference(layers[0][0][0], layers[1][0][0]) < 1e-5
+    assert difference(layers[0][1][0], layers[1][1][0]) > 5e-4  # five times what features may differ by
 
 
 def test_a_sound_in_the_future_changes_nothing_before_it():
