@@ -215,10 +215,10 @@ class Transcriber:
                 signal = self._signal(trial, trials, statistics)
                 found: dict[str, Any] = {"text": ""}  # of a trial without a frame
                 if len(trial["features"]) >= self._min_bins:
-                    generates = self.model.can_generate()
-                    found = (
-                        self._generate(signal, num_best) if generates else self._decode(signal, num_best, on_partial)
-                    )
+                    if self.model.can_generate():
+                        found = self._generate(signal, num_best, max(num_beams, num_best))
+                    else:
+                        found = self._decode(signal, num_best, on_partial)
             except ValueError as error:
                 name = ", ".join(f"{key} {value}" for key, value in place.items()) or f"number {number}"
                 raise ValueError(f"trial {name}: {error}") from error

@@ -34,8 +34,8 @@ class LLMArguments:
 
     llm_training_sentences: int = HfArg(default=1400, help="Different sentences of the 50-word vocabulary.")
     llm_vocab_size: int = HfArg(default=600, help="Tokens of the language model: bytes, and the words of its text.")
-    llm_text_steps: int = HfArg(default=400, help="Updates of the language model on the training sentences alone.")
-    llm_steps: int = HfArg(default=1000, help="Updates of the whole network.")
+    llm_text_steps: int = HfArg(default=200, help="Updates of the language model on the training sentences alone.")
+    llm_steps: int = HfArg(default=600, help="Updates of the whole network.")
     llm_batch_size: int = HfArg(default=16, help="Trials per update.")
     llm_learning_rate: float = HfArg(default=1e-3, help="Peak learning rate of projector and language model.")
     llm_encoder_learning_rate: float = HfArg(default=2e-4, help="Peak learning rate of the encoder.")
