@@ -61,7 +61,12 @@ def running_space(*arguments: str, threads: int = 1) -> Iterator[str]:
         RuntimeError: when it ends before it serves a page; with what it said.
     """
     command = [sys.executable, str(ROOT / "space" / "app.py"), "--port", "0", *arguments]
-    settings = {"OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    settings = {
+        "OMP_NUM_THREADS": str(threads),
+        "NUMBA_NUM_THREADS": str(threads),
+        "PYTHONUNBUFFERED": "1",
+        "NO_PROXY": "127.0.0.1",
+    }
     server = subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, **settings}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -29,6 +29,15 @@ are deleted after an hour.</p></details>
 THEME = gr.themes.Default(
     primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
 ).set(button_primary_background_fill="*primary_700", button_primary_background_fill_dark="*primary_700")
+# Gradio gives every radio button a name of its own, so that arrow keys would not lead from one to the next.
+ONE_GROUP = """() => {
+    const group = document.querySelector("#choice");
+    const join = () => group.querySelectorAll("input:not([name=recording])").forEach(button => {
+        button.name = "recording";
+    });
+    new MutationObserver(join).observe(group, {subtree: true, attributeFilter: ["name"]});
+    join();
+}"""
 NO_CHANGE: dict[str, Any] = gr.skip()
 
 
@@ -51,13 +60,15 @@ def build_page(transcriber: Transcriber, trials: list[Trial]) -> gr.Blocks:
             raise UnreadableTrial("There is no recording yet. Choose one of the simulated ones, or upload a file.")
         return offered[name]
 
-    def show(name: str | None, file: str | None) -> tuple[str, str, str, str]:
+    def show(name: str | None, file: str | None) -> Iterator[tuple[Any, ...]]:
+        # What was found in another recording goes at once, lest it goes after this one has been decoded.
+        yield "", NO_CHANGE, "", ""
         if name is None and file is None:
-            return "", "", "", ""
+            return
         try:
-            return "", _recording(transcriber, chosen(name, file)), "", ""
+            yield "", _recording(transcriber, chosen(name, file)), NO_CHANGE, NO_CHANGE
         except UnreadableTrial as error:
-            return markup.alert(str(error)), "", "", ""
+            yield markup.alert(str(error)), "", NO_CHANGE, NO_CHANGE
 
     def decode(name: str | None, file: str | None) -> Iterator[tuple[Any, ...]]:
         try:
@@ -73,7 +84,9 @@ def build_page(transcriber: Transcriber, trials: list[Trial]) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 first = next(iter(offered), None)
-                choice = gr.Radio(list(offered), value=first, label="Simulated recordings", visible=bool(offered))
+                choice = gr.Radio(
+                    list(offered), value=first, label="Simulated recordings", visible=bool(offered), elem_id="choice"
+                )
                 upload = gr.File(label="Or your own recording: NPZ, HDF5 or NWB", height=130, elem_id="upload")
                 _html(markup.block(FILES))
                 button = gr.Button("Decode", variant="primary", elem_id="decode")
@@ -83,6 +96,7 @@ def build_page(transcriber: Transcriber, trials: list[Trial]) -> gr.Blocks:
         outputs = [message, recording, sentence, results]
         for event in (page.load, choice.change, upload.change):
             event(show, [choice, upload], outputs, show_progress="hidden", api_visibility="private")
+        page.load(None, js=ONE_GROUP)
         button.click(
             decode, [choice, upload], outputs, show_progress="hidden", api_visibility="private", concurrency_limit=1
         )
