@@ -12,6 +12,7 @@ from benchmarks import tables
 
 MODULES = (
     "demo",
+    "first_sentence",
     "simulator_statistics",
     "conversion",
     "pretraining_throughput",

@@ -109,6 +109,28 @@ def demo(result: dict[str, Any]) -> str:
     )
 
 
+def first_sentence(result: dict[str, Any]) -> str:
+    """How long a newcomer waits."""
+    names = {
+        "command": "`bit-speech decode --model sim-ctc --simulated 1`",
+        "python": "the README's lines of Python",
+        "demo": "`bit-speech demo`, its first sentence",
+    }
+    rows = [
+        [names[way], *(f"{states[state][key]:.1f}" for state in ("cold", "warm") for key in ("wall_s", "processor_s"))]
+        for way, states in result["ways"].items()
+    ]
+    return (
+        "## The first sentence\n\n"
+        f"Seconds from the start of a fresh process to the first decoded sentence of the model in the box, median of {result['repeats']}. Cold: "
+        "numba has compiled nothing yet, as right after installation; warm: it has. Processor seconds of the demonstration hold a little of what "
+        f"follows. Load of the machine at the end: {result['load']:.1f}.\n\n"
+        + table(["", "cold, s", "processor, s", "warm, s", "processor, s"], rows)
+        + machine_line(result)
+        + "\nAgain: `python -m benchmarks.first_sentence`.\n"
+    )
+
+
 def conversion(result: dict[str, Any]) -> str:
     """Converting and reading back."""
     read = result["read"]["reader_padded_batches"]
@@ -733,6 +755,7 @@ def encoding(result: dict[str, Any]) -> str:
 
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
+    "first_sentence": first_sentence,
     "encoders": encoders,
     "wav2vec2_brain": wav2vec2_brain,
     "end_to_end": end_to_end,

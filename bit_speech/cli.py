@@ -51,8 +51,8 @@ KINDS = {
 
 EPILOG = """\
 a first walk:
-  bit-speech decode --model sim-ctc --simulated 5   a model in the box reads five sentences
-  bit-speech demo                                   the whole road on a simulated participant, in minutes
+  bit-speech decode --model sim-ctc --simulated 5   # a model in the box reads five sentences
+  bit-speech demo                                   # the whole road on a simulated participant, in minutes
   bit-speech simulate --preset t15-like --output_dir runs/sim
   bit-speech convert brain_to_text_25 --input_dir runs/sim/hdf5_data_final --output_dir runs/trials --allow_partial
   bit-speech train ctc --trials runs/trials --output_dir runs/bit

@@ -14,10 +14,10 @@ from transformers.hf_argparser import HfArg
 from bit_speech.experiments import pretrain
 from bit_speech.simulation import PRESETS, SimulatedParticipant, write_brain_to_text_25
 
-# The encoder of the demonstration, so that its weights go where that one's do.
+# The encoder of the demonstration, but for its overlapping patches, which would show what is hidden.
 ENCODER = {
     "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 256,
-    "hidden_dropout": 0.05, "attention_dropout": 0.05, "embedding_dropout": 0.05, "patch_stride": 3,
+    "hidden_dropout": 0.05, "attention_dropout": 0.05, "embedding_dropout": 0.05,
 }  # fmt: skip
 
 
@@ -28,8 +28,8 @@ class EncoderArguments:
     _show_all_settings = True
 
     encoder_participants: int = HfArg(default=4, help="Simulated participants; seeds follow the one of --seed.")
-    encoder_sentences: int = HfArg(default=400, help="Sentences of each.")
-    encoder_steps: int = HfArg(default=600, help="Updates.")
+    encoder_sentences: int = HfArg(default=300, help="Sentences of each.")
+    encoder_steps: int = HfArg(default=400, help="Updates.")
     encoder_batch_size: int = HfArg(default=16, help="Trials per update.")
     encoder_learning_rate: float = HfArg(default=1e-3, help="Peak learning rate.")
 

@@ -1,7 +1,7 @@
 """Train an encoder on trials with CTC: `bit-speech train ctc` as a script.
 
     python examples/train_bit_ctc.py --config examples/configs/bit_simulated.yaml
-    torchrun --nproc-per-node 2 examples/train_bit_ctc.py --config examples/configs/bit_t15.yaml
+    torchrun --nproc-per-node 2 examples/train_bit_ctc.py --config examples/configs/bit_t15.yaml --trials DIR
 
 The experiment is `bit_speech/experiments/train_ctc.py`.
 """

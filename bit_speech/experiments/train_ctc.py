@@ -1,7 +1,7 @@
 """Train an encoder on trials with CTC, score phonemes, and words if given a lexicon and a language model.
 
     bit-speech train ctc --config examples/configs/bit_simulated.yaml
-    torchrun --nproc-per-node 2 -m bit_speech.cli train ctc --config examples/configs/bit_t15.yaml
+    torchrun --nproc-per-node 2 -m bit_speech.cli train ctc --config examples/configs/bit_t15.yaml --trials DIR
 
 The same command continues a run that was stopped, from its newest complete checkpoint; other settings need another
 output_dir.

@@ -1,7 +1,8 @@
-"""Train the end-to-end decoder: encoder, projector and language model in one network.
+r"""Train the end-to-end decoder: encoder, projector and language model in one network.
 
     bit-speech train llm --config examples/configs/bit_llm_small.yaml
-    torchrun --nproc-per-node 2 -m bit_speech.cli train llm --config examples/configs/bit_llm_paper_t15.yaml
+    torchrun --nproc-per-node 2 -m bit_speech.cli train llm \
+        --config examples/configs/bit_llm_paper_t15.yaml --trials DIR
 
 The encoder comes from `bit-speech train ctc` (or `pretrain`), the language model from any folder or Hub name.
 The same command continues a run that was stopped.
