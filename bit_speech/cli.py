@@ -55,8 +55,8 @@ a first walk:
   bit-speech demo                                   # the whole road on a simulated participant, in minutes
   bit-speech simulate --preset t15-like --output_dir runs/sim
   bit-speech convert brain_to_text_25 --input_dir runs/sim/hdf5_data_final --output_dir runs/trials --allow_partial
-  bit-speech train ctc --trials runs/trials --output_dir runs/bit
-  bit-speech evaluate --model runs/bit/model --trials runs/trials --lexicon lexicon.txt --lm lm.arpa.xz
+  bit-speech finetune --data runs/trials --output_dir runs/walk
+  bit-speech evaluate --model runs/walk/model --trials runs/trials --lexicon lexicon.txt --lm lm.arpa.xz
 
 your own participant:
   bit-speech convert participant --example > recordings/participant.yaml
@@ -137,6 +137,10 @@ def build_parser() -> argparse.ArgumentParser:
         "rest", nargs=argparse.REMAINDER, help="the experiment's own settings: bit-speech train KIND --help"
     )
 
+    commands.add_parser(
+        "finetune", add_help=False, help="your own participant: data report, settings, training, scores, report"
+    )
+
     decode = commands.add_parser(
         "decode",
         help="recordings -> sentences: text, JSON lines with times and n-best, or a benchmark's file",
@@ -212,10 +216,6 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--quick", action="store_true", help="small sizes: proves the road, not the accuracy")
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--json", action="store_true", help="print the metrics as JSON")
-
-    commands.add_parser(
-        "finetune", add_help=False, help="your own participant: data report, settings, training, scores, report"
-    )
 
     publish = commands.add_parser(
         "publish",

@@ -28,8 +28,8 @@ class EncoderArguments:
     _show_all_settings = True
 
     encoder_participants: int = HfArg(default=4, help="Simulated participants; seeds follow the one of --seed.")
-    encoder_sentences: int = HfArg(default=300, help="Sentences of each.")
-    encoder_steps: int = HfArg(default=400, help="Updates.")
+    encoder_sentences: int = HfArg(default=250, help="Sentences of each.")
+    encoder_steps: int = HfArg(default=250, help="Updates.")
     encoder_batch_size: int = HfArg(default=16, help="Trials per update.")
     encoder_learning_rate: float = HfArg(default=1e-3, help="Peak learning rate.")
 
