@@ -36,6 +36,8 @@ class IEEGAudioConfig(RemoteCodeMixin, PreTrainedConfig):
         read_in (`str`, defaults to `"participant"`): `"participant"` is a 1x1 convolution for each participant;
             `"position"` weighs channels by their place in the brain, so it reads participants it has never seen.
         position_frequencies (`int`, defaults to 10): Fourier frequencies per axis of `read_in="position"`.
+        regions (`list[str]`): brain regions in the order of `channel_regions`; each has a learned vector that
+            `read_in="position"` adds to what it knows of a channel's place, zero at first.
         initial_size (`int`, defaults to 270): channels after the read-in.
         participant_layer (`bool`, defaults to `False`): a linear layer for each participant, and one for unseen ones.
         participant_dropout (`float`, defaults to 0.0): share of training windows that use the layer for the unseen.
@@ -53,6 +55,11 @@ class IEEGAudioConfig(RemoteCodeMixin, PreTrainedConfig):
         output_size (`int`, defaults to 512): see `output_layers`.
         pool_size (`int`, defaults to 256): hidden units of the attention over time.
         embedding_size (`int`, defaults to 1024): width D of the audio features to be found.
+        extra_targets (`dict[str, int]`): further things to be found in the same windows, such as another layer, text or
+            video: name -> width. Each has a projection of the pooled states and a temperature of its own; its vectors
+            follow the audio features in `labels`, in the order of the names.
+        target_weights (`dict[str, float]`): weight of each further target in the loss, 1 unless given; that of the
+            audio features is 1.
         dropout (`float`, defaults to 0.0): dropout after every convolution.
         loss (`str`, defaults to `"clip"`): `"clip"` or `"siglip"`.
         symmetric (`bool`, defaults to `False`): average the losses of finding the audio and of finding the brain.
@@ -89,6 +96,7 @@ class IEEGAudioConfig(RemoteCodeMixin, PreTrainedConfig):
     encoder_type: Literal["convolution", "linear", "mean_linear"] = "convolution"
     read_in: Literal["participant", "position"] = "participant"
     position_frequencies: int = 10
+    regions: list[str] = field(default_factory=list)
     initial_size: int = 270
     participant_layer: bool = False
     participant_dropout: float = 0.0
@@ -104,6 +112,8 @@ class IEEGAudioConfig(RemoteCodeMixin, PreTrainedConfig):
     output_size: int = 512
     pool_size: int = 256
     embedding_size: int = 1024
+    extra_targets: dict[str, int] = field(default_factory=dict)
+    target_weights: dict[str, float] = field(default_factory=dict)
     dropout: float = 0.0
     loss: Literal["clip", "siglip"] = "clip"
     symmetric: bool = False
@@ -133,6 +143,12 @@ class IEEGAudioConfig(RemoteCodeMixin, PreTrainedConfig):
                 f"`glu_every` and `day_adversary_weight` must not be negative, got {self.glu_every} and "
                 f"{self.day_adversary_weight}."
             )
+        self._check_targets()
+        if len(set(self.regions)) != len(self.regions) or (self.regions and self.read_in != "position"):
+            raise ValueError(
+                f"`regions` must be different names and need read_in='position', got {self.regions} and "
+                f"read_in={self.read_in!r}."
+            )
         for name, known in (
             ("encoder_type", ("convolution", "linear", "mean_linear")),
             ("read_in", ("participant", "position")),
@@ -152,6 +168,29 @@ class IEEGAudioConfig(RemoteCodeMixin, PreTrainedConfig):
                 "encoder_type='linear' flattens the channels of one participant, got participants "
                 f"{sorted(self.participants)} and read_in={self.read_in!r}: use 'mean_linear' or 'convolution'."
             )
+
+    def _check_targets(self) -> None:
+        # Saved files sort keys: so must this, or labels would change places.
+        self.regions, self.extra_targets = list(self.regions), dict(sorted(self.extra_targets.items()))
+        for name, size in self.extra_targets.items():
+            if not name.isidentifier() or name == "audio" or isinstance(size, bool) or not isinstance(size, int):
+                raise ValueError(
+                    f"`extra_targets` has {name!r}: {size!r}: give a name of letters and digits other than 'audio', "
+                    "and an integer width."
+                )
+            if size < 1:
+                raise ValueError(f"`extra_targets` has {name!r}: {size}: a width is at least 1.")
+        for name, weight in self.target_weights.items():
+            if name not in self.extra_targets or not weight > 0:
+                raise ValueError(
+                    f"`target_weights` has {name!r}: {weight!r}: give a positive weight to one of "
+                    f"{sorted(self.extra_targets)}."
+                )
+
+    @property
+    def label_size(self) -> int:
+        """Width of `labels`: the audio features and all further targets (`int`)."""
+        return self.embedding_size + sum(self.extra_targets.values())
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> IEEGAudioConfig:

@@ -18,16 +18,18 @@ class PositionReadIn(nn.Module):
     Args:
         size (`int`): virtual channels.
         frequencies (`int`): Fourier frequencies per axis.
+        num_regions (`int`, defaults to 0): brain regions with a learned vector each, beside the place.
 
     Note:
-        The spatial attention of Défossez et al. 2023 with three axes instead of two. A channel without a position (NaN)
-        or with `channel_mask` False gets no weight.
+        The spatial attention of Défossez et al. 2023 with three axes instead of two. A channel whose position (NaN) and
+        region (-1) are both unknown gets no weight; one of the two is enough.
     """
 
-    def __init__(self, size: int, frequencies: int) -> None:
+    def __init__(self, size: int, frequencies: int, num_regions: int = 0) -> None:
         super().__init__()
         self.frequencies = frequencies
         self.queries = nn.Parameter(torch.empty(size, 2 * frequencies**3))
+        self.regions = nn.Parameter(torch.empty(num_regions, 2 * frequencies**3)) if num_regions else None
 
     def embed(self, positions: torch.Tensor) -> torch.Tensor:
         """Cosines and sines of plane waves at the positions.
@@ -44,18 +46,21 @@ class PositionReadIn(nn.Module):
         total = (x[..., :, None, None] + y[..., None, :, None] + z[..., None, None, :]).flatten(-3)
         return torch.cat([total.cos(), total.sin()], dim=-1)
 
-    def forward(self, features: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, features: torch.Tensor, positions: torch.Tensor, regions: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Mix the channels.
 
         Args:
             features (`torch.Tensor` of shape `(B, C, T)`): channels.
             positions (`torch.Tensor` of shape `(B, C, 3)`): metres; NaN where unknown.
+            regions (`torch.Tensor` of shape `(B, C)`, *optional*): region of each channel; -1 where unknown.
 
         Returns:
             `torch.Tensor` of shape `(B, size, T)`.
 
         Raises:
-            ValueError: if the positions do not fit the channels, or none is known.
+            ValueError: if positions or regions do not fit the channels, or no channel of a window has either.
         """
         if positions.shape != (*features.shape[:2], 3):
             raise ValueError(
@@ -63,9 +68,18 @@ class PositionReadIn(nn.Module):
                 "y, z in metres of every channel."
             )
         known = positions.isfinite().all(dim=-1)  # (B, C)
+        embedded = self.embed(positions.nan_to_num()) * known.unsqueeze(-1)
+        if self.regions is not None and regions is not None:
+            if regions.shape != features.shape[:2] or int(regions.max()) >= len(self.regions):
+                raise ValueError(
+                    f"`channel_regions` has shape {tuple(regions.shape)} and numbers up to {int(regions.max())}: give "
+                    f"{tuple(features.shape[:2])} numbers below {len(self.regions)}, -1 for unknown."
+                )
+            named = regions >= 0
+            embedded = embedded + self.regions[regions.clamp(min=0)] * named.unsqueeze(-1)
+            known = known | named
         if not bool(known.any(dim=1).all()):
-            raise ValueError("No channel of a window has a position: use read_in='participant'.")
-        embedded = self.embed(positions.nan_to_num())
+            raise ValueError("No channel of a window has a position or region: use read_in='participant'.")
         scores = torch.einsum("vd,bcd->bvc", self.queries, embedded) / embedded.shape[-1] ** 0.5
         weights = scores.masked_fill(~known[:, None], float("-inf")).softmax(dim=-1)
         return weights.to(features.dtype) @ features

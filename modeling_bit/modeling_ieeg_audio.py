@@ -31,6 +31,8 @@ class IEEGAudioOutput(ModelOutput):
         time_weights (`torch.Tensor` of shape `(B, T)`, *optional*): weight of every bin; None for the baselines.
         session_logits (`torch.Tensor` of shape `(B, S)`, *optional*): scores of the sessions, when there is an
             adversary.
+        states (`torch.Tensor` of shape `(B, F)`): what the embedding is projected from.
+        target_embeddings (`dict` of `torch.Tensor`, *optional*): the predicted vector of each further target.
     """
 
     loss: torch.Tensor | None = None
@@ -38,6 +40,8 @@ class IEEGAudioOutput(ModelOutput):
     embedding: torch.Tensor | None = None
     time_weights: torch.Tensor | None = None
     session_logits: torch.Tensor | None = None
+    states: torch.Tensor | None = None
+    target_embeddings: dict[str, torch.Tensor] | None = None
 
 
 class IEEGAudioPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
@@ -72,6 +76,11 @@ class IEEGAudioPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, PositionReadIn):
             init.normal_(module.queries)
+            if module.regions is not None:
+                init.zeros_(module.regions)
+        elif isinstance(module, nn.ParameterDict):
+            for temperature in module.values():
+                init.constant_(temperature, self.config.temperature_init)
         elif isinstance(module, IEEGAudioForRetrieval):
             init.constant_(module.temperature, self.config.temperature_init)
             if module.logit_bias is not None:
@@ -116,7 +125,7 @@ class IEEGAudioModel(IEEGAudioPreTrainedModel):
             self.projection = nn.Linear(channels * config.window_bins, width)
         else:
             self.read_in = (
-                PositionReadIn(size, config.position_frequencies)
+                PositionReadIn(size, config.position_frequencies, len(config.regions))
                 if config.read_in == "position"
                 else per_participant(config.participants, lambda channels: nn.Conv1d(channels, size, 1))
             )
@@ -141,6 +150,13 @@ class IEEGAudioModel(IEEGAudioPreTrainedModel):
         else:
             self.pooling = AttentionPooling(config.output_size, config.pool_size)
             self.projection = nn.Linear(config.output_size, config.embedding_size)
+
+    @property
+    def state_size(self) -> int:
+        """Width F of `states` (`int`)."""
+        if self.config.encoder_type == "linear" or self.projection is None:
+            return self.config.embedding_size
+        return self.projection.in_features
 
     def _build_head(self) -> None:
         self.head = nn.Linear(self.config.embedding_size, self.config.embedding_size)
@@ -169,6 +185,7 @@ class IEEGAudioModel(IEEGAudioPreTrainedModel):
         participant_index: torch.Tensor | None = None,
         session_index: torch.Tensor | None = None,
         channel_positions: torch.Tensor | None = None,
+        channel_regions: torch.Tensor | None = None,
         return_dict: bool | None = None,
     ) -> IEEGAudioOutput | tuple:
         """Embed windows.
@@ -180,6 +197,8 @@ class IEEGAudioModel(IEEGAudioPreTrainedModel):
                 -1 is someone new, whom only `read_in="position"` can read.
             session_index (`torch.Tensor` of shape `(B,)`, *optional*): session of each window; -1 is a new one.
             channel_positions (`torch.Tensor` of shape `(B, C, 3)`, *optional*): metres; for `read_in="position"`.
+            channel_regions (`torch.Tensor` of shape `(B, C)`, *optional*): positions in `config.regions`, -1 where
+                unknown; for `read_in="position"`.
             return_dict (`bool`, *optional*): False returns a tuple.
 
         Returns:
@@ -198,16 +217,20 @@ class IEEGAudioModel(IEEGAudioPreTrainedModel):
                     f"Windows have {features.shape[1]} bins, the linear encoder reads {config.window_bins}."
                 )
             embedding, weights = self.projection(features.flatten(1)), None
+            states = embedding
         else:
-            hidden = self._read_in(features.transpose(1, 2), input_features, participant_index, channel_positions)
+            hidden = self._read_in(
+                features.transpose(1, 2), input_features, participant_index, channel_positions, channel_regions
+            )
             if self.participant_layer is not None:
                 hidden = self.participant_layer(hidden, participant_index)
             if self.session_layer is not None:
                 hidden = self.session_layer(hidden, session_index)
-            embedding, weights = self._encode(hidden, mask)
+            states, weights = self._encode(hidden, mask)
+            embedding = states if self.projection is None else self.projection(states)
         if self.head is not None:
             embedding = self.head(embedding)
-        output = IEEGAudioOutput(embedding=embedding, time_weights=weights)
+        output = IEEGAudioOutput(embedding=embedding, time_weights=weights, states=states)
         return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
     def _check_mask(self, features: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor | None:
@@ -230,25 +253,26 @@ class IEEGAudioModel(IEEGAudioPreTrainedModel):
         input_features: torch.Tensor,
         participant_index: torch.Tensor | None,
         channel_positions: torch.Tensor | None,
+        channel_regions: torch.Tensor | None,
     ) -> torch.Tensor:
         if self.config.read_in == "position":
             if channel_positions is None:
                 raise ValueError("read_in='position' needs `channel_positions` of shape (B, C, 3) in metres.")
-            return self.read_in(features, channel_positions)
+            return self.read_in(features, channel_positions, channel_regions)
         return self.read_in[find_participant(self.config.participants, participant_index, input_features)](features)
 
     def _encode(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Pooled states `(B, F)` and the weight of every bin."""
         real = None if mask is None else mask.unsqueeze(1).to(hidden.dtype)  # (B, 1, T)
         if self.layers is None:
             mean = hidden.mean(dim=2) if real is None else (hidden * real).sum(dim=2) / real.sum(dim=2)
-            return self.projection(mean), None
+            return mean, None
         hidden = hidden if real is None else hidden * real  # the read-in's bias fills padding too
         for layer in self.layers:
             hidden = layer(hidden, real)
         if self.output is not None:
             hidden = self.output(hidden)
-        pooled, weights = self.pooling(hidden.transpose(1, 2), mask)
-        return pooled if self.projection is None else self.projection(pooled), weights
+        return self.pooling(hidden.transpose(1, 2), mask)
 
 
 class IEEGAudioForRetrieval(IEEGAudioPreTrainedModel):
@@ -280,6 +304,12 @@ class IEEGAudioForRetrieval(IEEGAudioPreTrainedModel):
         self.day_adversary = (
             nn.Linear(config.embedding_size, len(config.sessions)) if config.day_adversary_weight else None
         )
+        self.target_heads = nn.ModuleDict(
+            {name: nn.Linear(self.encoder.state_size, size) for name, size in config.extra_targets.items()}
+        )
+        self.target_temperatures = nn.ParameterDict(
+            {name: nn.Parameter(torch.tensor(config.temperature_init)) for name in config.extra_targets}
+        )
         self.post_init()
 
     def forward(
@@ -289,6 +319,7 @@ class IEEGAudioForRetrieval(IEEGAudioPreTrainedModel):
         participant_index: torch.Tensor | None = None,
         session_index: torch.Tensor | None = None,
         channel_positions: torch.Tensor | None = None,
+        channel_regions: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
     ) -> IEEGAudioOutput | tuple:
@@ -300,7 +331,9 @@ class IEEGAudioForRetrieval(IEEGAudioPreTrainedModel):
             participant_index (`torch.Tensor` of shape `(B,)`, *optional*): see [`IEEGAudioModel`].
             session_index (`torch.Tensor` of shape `(B,)`, *optional*): see [`IEEGAudioModel`].
             channel_positions (`torch.Tensor` of shape `(B, C, 3)`, *optional*): see [`IEEGAudioModel`].
-            labels (`torch.Tensor` of shape `(B, D)`, *optional*): z-scored audio features of each window.
+            channel_regions (`torch.Tensor` of shape `(B, C)`, *optional*): see [`IEEGAudioModel`].
+            labels (`torch.Tensor` of shape `(B, D)`, *optional*): z-scored audio features of each window; followed by
+                those of `config.extra_targets`, if there are any.
             return_dict (`bool`, *optional*): False returns a tuple.
 
         Returns:
@@ -311,20 +344,46 @@ class IEEGAudioForRetrieval(IEEGAudioPreTrainedModel):
         """
         config = self.config
         output = self.encoder(
-            input_features, attention_mask, participant_index, session_index, channel_positions, return_dict=True
+            input_features,
+            attention_mask,
+            participant_index,
+            session_index,
+            channel_positions,
+            channel_regions,
+            return_dict=True,
         )
+        if self.target_heads:
+            output.target_embeddings = {name: head(output.states) for name, head in self.target_heads.items()}
         if labels is not None:
-            if len(labels) != len(input_features):
-                raise ValueError(f"`labels` has {len(labels)} audio vectors for {len(input_features)} windows.")
-            output.logits = self.scale * cosine_similarities(output.embedding, labels)
-            if self.logit_bias is not None:
-                output.logits = output.logits + self.logit_bias
-                output.loss = siglip_loss(output.logits, duplicate_positives(labels, config.duplicate_threshold))
-            else:
-                output.loss = clip_loss(output.logits, config.symmetric)
+            wanted = self._split_labels(labels, len(input_features))
+            output.logits, output.loss = self._compare(output.embedding, wanted["audio"], self.temperature)
+            for name, found in (output.target_embeddings or {}).items():
+                loss = self._compare(found, wanted[name], self.target_temperatures[name])[1]
+                output.loss = output.loss + config.target_weights.get(name, 1.0) * loss
             if self.day_adversary is not None:
                 output.loss = output.loss + config.day_adversary_weight * self._adversary_loss(output, session_index)
         return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+    def _split_labels(self, labels: torch.Tensor, windows: int) -> dict[str, torch.Tensor]:
+        sizes = {"audio": self.config.embedding_size, **self.config.extra_targets}
+        if len(labels) != windows or labels.dim() != 2 or labels.shape[1] != self.config.label_size:
+            raise ValueError(
+                f"`labels` has shape {tuple(labels.shape)} for {windows} windows: expected one row each, of widths "
+                f"{', '.join(f'{name} {size}' for name, size in sizes.items())}."
+            )
+        return dict(zip(sizes, labels.split(list(sizes.values()), dim=1), strict=True))
+
+    def _compare(
+        self, found: torch.Tensor, wanted: torch.Tensor, temperature: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scaled similarities and the contrastive loss."""
+        config = self.config
+        factor = temperature.clamp(max=config.temperature_max).exp()
+        logits = factor * cosine_similarities(found, wanted)
+        if self.logit_bias is None:
+            return logits, clip_loss(logits, config.symmetric)
+        logits = logits + self.logit_bias
+        return logits, siglip_loss(logits, duplicate_positives(wanted, config.duplicate_threshold))
 
     @property
     def scale(self) -> torch.Tensor:

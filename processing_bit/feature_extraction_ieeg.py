@@ -35,6 +35,9 @@ class IEEGFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
             channel; see [`~IEEGFeatureExtractor.fit`].
         channel_positions (`dict[str, list[list[float]]]`, *optional*): per participant x, y, z of every channel in
             metres (NaN where unknown); returned with every batch.
+        regions (`list[str]`, *optional*): brain regions in the order of the model's table.
+        channel_regions (`dict[str, list[str]]`, *optional*): per participant the region of every channel; names that
+            are not in `regions` are unknown (-1). Returned with every batch.
 
     Raises:
         ValueError: if a setting is unknown or out of range.
@@ -61,6 +64,7 @@ class IEEGFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         "participant_index",
         "session_index",
         "channel_positions",
+        "channel_regions",
     ]
 
     def __init__(
@@ -74,6 +78,8 @@ class IEEGFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
         running_s: float = 600.0,
         statistics: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
         channel_positions: Mapping[str, Sequence[Sequence[float]]] | None = None,
+        regions: Sequence[str] | None = None,
+        channel_regions: Mapping[str, Sequence[str]] | None = None,
         **kwargs: Any,
     ) -> None:
         participants = {"participant": 141} if participants is None else participants
@@ -103,6 +109,15 @@ class IEEGFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
             name: [[float(value) for value in position] for position in positions]
             for name, positions in (channel_positions or {}).items()
         }
+        self.regions = list(regions or [])
+        self.channel_regions = {name: list(names) for name, names in (channel_regions or {}).items()}
+        for what, known in (("positions", self.channel_positions), ("regions", self.channel_regions)):
+            for name, entries in known.items():
+                if name not in self.participants or len(entries) != self.participants[name]:
+                    raise ValueError(
+                        f"channel_{what} has {len(entries)} entries of {name!r}, the channels are {self.participants}: "
+                        "give one for each channel of a known participant."
+                    )
         super().__init__(**kwargs)
 
     @property
@@ -172,6 +187,25 @@ class IEEGFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
             scaled[start:stop] = _divide(array[start:stop] - center.astype(np.float32), scale.astype(np.float32))
         return scaled
 
+    def places(self, participant_id: str | None = None) -> dict[str, np.ndarray]:
+        """Where the channels of a participant are, as far as it is known.
+
+        Args:
+            participant_id (`str`, *optional*): whose; the only participant if there is just one.
+
+        Returns:
+            `dict[str, np.ndarray]`: `channel_positions` (float32, `(C, 3)`) and `channel_regions` (int64, `(C,)`),
+                each only when it was given.
+        """
+        name, found = self._participant(participant_id), {}
+        if name in self.channel_positions:
+            found["channel_positions"] = np.asarray(self.channel_positions[name], dtype=np.float32)
+        if name in self.channel_regions:
+            table = {region: index for index, region in enumerate(self.regions)}
+            numbers = [table.get(region, -1) for region in self.channel_regions[name]]
+            found["channel_regions"] = np.asarray(numbers, dtype=np.int64)
+        return found
+
     def cut(self, recording: np.ndarray) -> np.ndarray:
         """Cut into windows that do not overlap; what is left at the end is dropped.
 
@@ -201,8 +235,8 @@ class IEEGFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
 
         Returns:
             `BatchFeature`: `input_features` (float32, `(N, window_bins, C)`), `attention_mask` (bool,
-            `(N, window_bins)`, all True), `participant_index` and `session_index` (int64, `(N,)`), and
-            `channel_positions` (float32, `(N, C, 3)`) when they are known.
+            `(N, window_bins)`, all True), `participant_index` and `session_index` (int64, `(N,)`), and when they are
+            known `channel_positions` (float32, `(N, C, 3)`) and `channel_regions` (int64, `(N, C)`).
 
         Raises:
             ValueError: naming the value, for a recording that cannot be used.
@@ -219,9 +253,8 @@ class IEEGFeatureExtractor(RemoteCodeMixin, FeatureExtractionMixin):
             "participant_index": np.full(count, list(self.participants).index(name), dtype=np.int64),
             "session_index": np.full(count, session, dtype=np.int64),
         }
-        if name in self.channel_positions:
-            positions = np.asarray(self.channel_positions[name], dtype=np.float32)
-            batch["channel_positions"] = np.broadcast_to(positions, (count, *positions.shape)).copy()
+        for key, values in self.places(name).items():
+            batch[key] = np.broadcast_to(values, (count, *values.shape)).copy()
         return BatchFeature(batch).convert_to_tensors(return_tensors)
 
     def _participant(self, name: str | None) -> str:

@@ -54,7 +54,7 @@ class WindowBatches(Dataset):
         extractor = processor.feature_extractor
         self._scaled: list[np.ndarray | None] = []
         self._labels = [processor.normalize_targets(part.targets) for part in self.sets]
-        self._participant, self._session, self._positions = [], [], []
+        self._participant, self._session, self._places = [], [], []
         for part in self.sets:
             names = sorted(set(part.participant.tolist()))
             if len(names) != 1 or names[0] not in extractor.participants:
@@ -64,8 +64,8 @@ class WindowBatches(Dataset):
             self._participant.append(list(extractor.participants).index(names[0]))
             known = {name: index for index, name in enumerate(extractor.sessions)}
             self._session.append(np.array([known.get(str(name), -1) for name in part.session], dtype=np.int64))
-            positions = extractor.channel_positions.get(names[0])
-            self._positions.append(None if positions is None else torch.tensor(positions, dtype=torch.float32))
+            places = extractor.places(names[0])
+            self._places.append({key: torch.from_numpy(values) for key, values in places.items()})
             # Fixed statistics are applied batch by batch, so that the iEEG may stay on disk.
             self._scaled.append(scale_windows(part, processor) if extractor.normalization == "running" else None)
 
@@ -104,10 +104,8 @@ class WindowBatches(Dataset):
             "participant_index": torch.full((len(chosen),), self._participant[number]),
             "session_index": torch.from_numpy(self._session[number][chosen]),
         }
-        positions = self._positions[number]
-        if positions is not None:
-            batch["channel_positions"] = positions.expand(len(chosen), *positions.shape)
-        return batch
+        places = self._places[number].items()
+        return batch | {key: values.expand(len(chosen), *values.shape) for key, values in places}
 
 
 class WindowBatchSampler(Sampler[list[WindowKey]]):

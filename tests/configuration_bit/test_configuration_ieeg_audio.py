@@ -17,6 +17,14 @@ def test_the_configuration_survives_saving(tmp_path):
     assert again.num_hidden_layers == 4 and again.dilation_period is None
 
 
+def test_further_targets_keep_their_order_when_they_are_saved(tmp_path):
+    config = IEEGAudioConfig(embedding_size=4, extra_targets={"video": 3, "text": 2}, target_weights={"text": 0.5})
+    config.save_pretrained(tmp_path)
+    again = IEEGAudioConfig.from_pretrained(tmp_path)
+    assert list(config.extra_targets) == list(again.extra_targets) == ["text", "video"]
+    assert again.label_size == 9 and again.target_weights == {"text": 0.5}
+
+
 @pytest.mark.parametrize(
     "values, named",
     [
@@ -31,6 +39,14 @@ def test_the_configuration_survives_saving(tmp_path):
         ({"temperature_init": 9.0}, "9.0"),
         ({"session_layer": True}, "sessions"),
         ({"day_adversary_weight": 0.1}, "sessions"),
+        ({"regions": ["A1"]}, "read_in"),
+        ({"regions": ["A1", "A1"], "read_in": "position"}, "A1"),
+        ({"extra_targets": {"audio": 3}}, "audio"),
+        ({"extra_targets": {"a.b": 3}}, "a.b"),
+        ({"extra_targets": {"text": 0}}, "text"),
+        ({"extra_targets": {"text": 2.5}}, "2.5"),
+        ({"extra_targets": {"text": 2}, "target_weights": {"video": 1.0}}, "video"),
+        ({"extra_targets": {"text": 2}, "target_weights": {"text": 0.0}}, "0.0"),
         ({"encoder_type": "linear", "participants": {"a": 1, "b": 2}}, "linear"),
     ],
 )

@@ -26,6 +26,7 @@ KINDS = {
     "linear": {"encoder_type": "linear"},
     "mean linear": {"encoder_type": "mean_linear"},
     "positions": {"read_in": "position", "position_frequencies": 3},
+    "regions": {"read_in": "position", "position_frequencies": 3, "regions": ["A1", "A5", "44"]},
     "two participants": {"participants": {"s1": 4, "s2": 9}, "participant_layer": True, "participant_dropout": 0.5},
     "days": {"sessions": ["d1", "d2"], "session_layer": True, "session_dropout": 0.5, "day_adversary_weight": 0.5},
     "siglip": {"loss": "siglip"},
@@ -46,6 +47,7 @@ def batch(count=5, bins=24, channels=4, seed=0):
         "participant_index": torch.zeros(count, dtype=torch.long),
         "session_index": torch.arange(count) % 2,
         "channel_positions": 0.05 * torch.randn(count, channels, 3, generator=generator),
+        "channel_regions": (torch.arange(channels) % 4 - 1).expand(count, -1),
     }
 
 
@@ -158,6 +160,72 @@ def test_positions_read_in_any_number_of_channels_in_any_order():
     torch.testing.assert_close(layer(features, positions), layer(features[:, kept], positions[:, kept]))
 
 
+def test_a_region_says_something_about_a_channel_whose_place_is_unknown():
+    torch.manual_seed(0)
+    layer = PositionReadIn(5, 3, num_regions=2)
+    torch.nn.init.normal_(layer.queries)
+    torch.nn.init.zeros_(layer.regions)
+    features, positions = torch.randn(1, 4, 9), 0.05 * torch.randn(1, 4, 3)
+    regions = torch.tensor([[0, 1, -1, 0]])
+    without = layer(features, positions)
+    torch.testing.assert_close(layer(features, positions, regions), without)  # regions start without a say
+    torch.nn.init.normal_(layer.regions)
+    assert not torch.allclose(layer(features, positions, regions), without)
+    lost = positions.clone()
+    lost[0, 1:3] = math.nan  # channel 1 still has its region, channel 2 nothing
+    changed = features.clone()
+    changed[0, 2] += 100.0
+    torch.testing.assert_close(layer(changed, lost, regions), layer(features, lost, regions))
+    changed[0, 1] += 100.0
+    assert not torch.allclose(layer(changed, lost, regions), layer(features, lost, regions))
+
+
+SEVERAL = {"embedding_size": 3, "extra_targets": {"text": 2, "layer": 1}, "target_weights": {"text": 0.5}}
+
+
+@pytest.mark.parametrize("kind", ["two convolutions", "narrow last", "linear", "mean linear", "siglip"])
+def test_the_loss_of_several_targets_is_their_weighted_sum(kind):
+    model, inputs = small(**KINDS[kind], **SEVERAL).eval(), batch()
+    with torch.no_grad():
+        model.target_temperatures["layer"].fill_(0.0)
+    output = model(**inputs)
+    audio, layer, text = inputs["labels"].split([3, 1, 2], dim=1)
+    total = 0.0
+    for found, wanted, factor, weight in (
+        (output.embedding, audio, 1 / 0.07, 1.0),
+        (output.target_embeddings["layer"], layer, 1.0, 1.0),
+        (output.target_embeddings["text"], text, 1 / 0.07, 0.5),
+    ):
+        scores = factor * cosine_similarities(found, wanted)
+        if kind == "siglip":
+            total += weight * siglip_loss(scores + model.logit_bias, duplicate_positives(wanted, 0.999))
+        else:
+            total += weight * clip_loss(scores)
+    torch.testing.assert_close(output.loss, total)
+    assert output.target_embeddings["text"].shape == (5, 2)
+    alone = small(**KINDS[kind], embedding_size=3).eval()
+    alone.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("target_")})
+    torch.testing.assert_close(alone(**{**inputs, "labels": audio}).logits, output.logits)
+
+
+def test_several_targets_survive_saving_and_all_learn(tmp_path):
+    model, inputs = small(**SEVERAL).train(), batch(8)
+    model(**inputs).loss.backward()
+    assert [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()] == []
+    model.save_pretrained(tmp_path)
+    again = IEEGAudioForRetrieval.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(again(**inputs).loss, model.eval()(**inputs).loss)
+    small(embedding_size=3).save_pretrained(tmp_path / "audio")
+    more = IEEGAudioForRetrieval.from_pretrained(tmp_path / "audio", **SEVERAL)  # what it lacks gets values
+    assert math.isclose(float(more.target_temperatures["text"].detach()), math.log(1 / 0.07), rel_tol=1e-6)
+    assert more.target_heads["text"].weight.isfinite().all()
+
+
+def test_labels_without_the_further_targets_are_refused_with_their_widths():
+    with pytest.raises(ValueError, match="audio 3, layer 1, text 2"):
+        small(**SEVERAL)(**{**batch(), "labels": torch.zeros(5, 3)})
+
+
 def test_the_temperature_is_clamped():
     model = small()
     with torch.no_grad():
@@ -201,7 +269,9 @@ def test_the_adversary_pushes_the_encoder_against_its_head():
         ("two convolutions", {"input_features": torch.zeros(5, 24, 3)}, "4 channels"),
         ("two convolutions", {"input_features": torch.zeros(5, 24)}, r"\(5, 24\)"),
         ("two convolutions", {"labels": torch.zeros(5, 7)}, r"\(5, 7\)"),
-        ("two convolutions", {"labels": torch.zeros(4, 6)}, "4 audio vectors"),
+        ("two convolutions", {"labels": torch.zeros(4, 6)}, r"\(4, 6\) for 5 windows"),
+        ("regions", {"channel_regions": torch.full((5, 4), 3)}, "up to 3"),
+        ("regions", {"channel_regions": torch.zeros(5, 3, dtype=torch.long)}, r"\(5, 3\)"),
         ("two convolutions", {"attention_mask": torch.zeros(5, 24)}, "no real bin"),
         ("two convolutions", {"attention_mask": torch.ones(5, 23)}, r"\(5, 23\)"),
         ("linear", {"input_features": torch.zeros(5, 23, 4)}, "23 bins"),
