@@ -194,7 +194,8 @@ class Transcriber:
 
         Args:
             trials (sequence of mappings): `features` `(T, C)`, and, as far as the processor needs them, the other
-                columns of a `Trial`. `text` is passed on as the reference and read by nothing else.
+                columns of a `Trial`; perhaps `statistics`, a `(mean, std)` pair to z-score with instead of those of the
+                session or the block. `text` is passed on as the reference and read by nothing else.
             num_best (`int`): sentences in `nbest`; 1 leaves the list out.
             on_partial (`Callable`, *optional*): called with the seconds decoded so far and the `PartialText`, each time
                 the text changes. Needs a word decoder.
@@ -229,9 +230,9 @@ class Transcriber:
     ) -> dict[str, Any]:
         """Arguments of the processor, with the statistics of the trial's block."""
         extractor = self.processor.feature_extractor
-        names = ("participant_id", "session_id", "feature_kinds", "channel_areas")
+        names = ("participant_id", "session_id", "feature_kinds", "channel_areas", "statistics")
         signal = {key: trial[key] for key in names if trial.get(key) is not None}
-        if extractor.normalization == "block":
+        if extractor.normalization == "block" and "statistics" not in signal:
             block = _block(trial)
             if block not in statistics:
                 labels = ("feature_kinds", "channel_areas")

@@ -9,17 +9,11 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+from typing import TYPE_CHECKING
 
-# Before gradio is imported: it reports its use by default.
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-
-import markup
-from figures import posterior_figure, recording_figure
-from page import THEME, build_page
-from transcription import Transcriber
-from trials import Trial, bundled_trials
-
-import bit_speech
+if TYPE_CHECKING:
+    from listening import Listener
+    from trials import Trial
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -33,13 +27,20 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--port", type=int, help="default: GRADIO_SERVER_PORT, or the first free one from 7860; 0: any")
     arguments = parser.parse_args(argv)
+    # Gradio reports its use by default; and what follows takes seconds to import, so not before the arguments are read.
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    import markup
+    from listening import Listener
+    from page import THEME, build_page
+    from trials import bundled_trials
+
     try:
-        transcriber = Transcriber(*models(arguments.model, arguments.end_to_end))
+        listener = Listener(*models(arguments.model, arguments.end_to_end))
     except (OSError, ValueError) as error:
-        parser.error(f"{error}")
-    trials = transcriber.readable(bundled_trials())
-    warm_up(transcriber, trials)
-    page = build_page(transcriber, trials)
+        parser.error(str(error))
+    trials = listener.readable(bundled_trials())
+    warm_up(listener, trials)
+    page = build_page(listener, trials)
     with socket.socket() as held:
         port = arguments.port
         if port == 0:
@@ -63,28 +64,29 @@ def models(model: str | None, end_to_end: str | None) -> tuple[str, str | None]:
         `tuple[str, str | None]`: the model, and the end-to-end model beside it if there is one. Without any name they
         are the models in the box.
     """
+    from bit_speech.sample_checkpoints import sample_checkpoint, sample_names
+
     if model is not None:
         return model, end_to_end
-    if end_to_end is None:
-        try:
-            end_to_end = str(bit_speech.sample_checkpoint("sim-llm"))
-        except ValueError:
-            end_to_end = None  # this version of the package has none; the page says so
-    return str(bit_speech.sample_checkpoint("sim-ctc")), end_to_end
+    if end_to_end is None and "sim-llm" in sample_names():
+        end_to_end = str(sample_checkpoint("sim-llm"))
+    return str(sample_checkpoint("sim-ctc")), end_to_end
 
 
-def warm_up(transcriber: Transcriber, trials: list[Trial]) -> None:
+def warm_up(listener: Listener, trials: list[Trial]) -> None:
     """Decode once before anybody waits for it: compiled code is loaded and memory is taken.
 
     Args:
-        transcriber (`Transcriber`): the models.
+        listener (`Listener`): the models.
         trials (`list[Trial]`): the first one is decoded; without any, the first visitor waits a second longer.
     """
+    from figures import posterior_figure, recording_figure
+
     for trial in trials[:1]:
-        transcript = transcriber.hear(trial)
-        for _ in transcriber.search(transcript):
+        transcript = listener.hear(trial)
+        for _ in listener.search(transcript):
             pass
-        transcriber.write(transcript)
+        listener.write(transcript)
         recording_figure(trial)
         if transcript.log_probs is not None:
             posterior_figure(transcript)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from listening import Transcript
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from transcription import Transcript
 from trials import Trial
 
 from bit_speech.data.schema import SPIKE_BAND_POWER, THRESHOLD_CROSSINGS

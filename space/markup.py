@@ -8,9 +8,10 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from transcription import Partial, Transcript
+from listening import Transcript
 from trials import Trial
 
+from bit_speech.decoding import PartialText
 from bit_speech.simulation import normalize_sentence
 
 STYLE = """
@@ -60,32 +61,54 @@ def alert(message: str) -> str:
     return block(f'<p class="alert" role="alert">{escape(message)}</p>') if message else ""
 
 
-def sentence(partial: Partial | None, seconds: float, done: bool) -> str:
-    """Show the sentence while it is decoded, and then as it is.
+def waiting(seconds: float) -> str:
+    """Say that a recording is being read.
 
     Args:
-        partial (`Partial`, *optional*): the text so far; None before there is any.
-        seconds (`float`): length of the recording.
-        done (`bool`): whether this is the final text.
+        seconds (`float`): its length.
 
     Returns:
-        `str`: HTML; settled words and those that may still change are told apart by weight and underline, not by colour
+        `str`: HTML; the place of the sentence, still empty.
+    """
+    return _sentence("open", "", f"Reading {seconds:.1f} s of recording.")
+
+
+def growing(partial: PartialText, taken_in: float, seconds: float) -> str:
+    """Show the sentence while it is decoded.
+
+    Args:
+        partial (`PartialText`): the text so far.
+        taken_in (`float`): seconds of the recording that it is made of.
+        seconds (`float`): length of the recording.
+
+    Returns:
+        `str`: HTML; settled words and those that may still change differ in weight, slant and underline, not in colour
         alone.
     """
-    if partial is None:
-        text, progress = "", "Reading the recording."
-    elif done:
-        text = f'<span class="settled">{escape(partial.text)}</span>'
-        progress = f"Decoded: {seconds:.1f} s of recording." if partial.text else "No words were found."
-    else:
-        rest = partial.text[len(partial.stable) :]
-        text = f'<span class="settled">{escape(partial.stable)}</span><span class="open">{escape(rest)}</span>'
-        progress = f"{partial.seconds:.1f} of {seconds:.1f} s taken in. Underlined words may still change."
-    state = "done" if done else "open"
+    rest = partial.text[len(partial.stable) :]
+    text = f'<span class="settled">{escape(partial.stable)}</span><span class="open">{escape(rest)}</span>'
+    return _sentence("open", text, f"{taken_in:.1f} of {seconds:.1f} s taken in. Underlined words may still change.")
+
+
+def final(text: str, seconds: float) -> str:
+    """Show the sentence as it is at the end.
+
+    Args:
+        text (`str`): the sentence.
+        seconds (`float`): length of the recording.
+
+    Returns:
+        `str`: HTML.
+    """
+    note = f"Decoded: {seconds:.1f} s of recording." if text else "Nothing that sounds like a word was found."
+    return _sentence("done", f'<span class="settled">{escape(text)}</span>', note)
+
+
+def _sentence(state: str, text: str, note: str) -> str:
     return block(
         "<h2>Sentence</h2>",
         f'<p class="sentence" role="status" data-state="{state}">{text}</p>',
-        f"<p>{progress}</p>",
+        f"<p>{escape(note)}</p>",
     )
 
 
@@ -196,7 +219,9 @@ def comparison(transcript: Transcript, writer_name: str | None) -> str:
     expected = None if said is None else normalize_sentence(said)
     rows += [[escape(name), _marked(text, expected)] for name, text in found.items()]
     notes = []
-    if writer_name is None:
+    if transcript.problem:
+        notes.append(f"The end-to-end model {writer_name} cannot read this recording: {transcript.problem}.")
+    elif writer_name is None:
         notes.append("No end-to-end model is loaded here, so there is nothing to compare the cascade with.")
     if expected is not None and found:
         notes.append("Missing words are struck through, wrong ones underlined.")

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 import markup
 from figures import posterior_figure, recording_figure
-from transcription import Partial, Transcriber, Transcript
+from listening import Listener, Transcript
 from trials import MAX_SECONDS, Trial, UnreadableTrial, read_trial
 
 INTRODUCTION = """
@@ -23,7 +23,7 @@ FILES = f"""
 <p>One attempted sentence of at most {MAX_SECONDS:.0f} s, as an array <code>features</code> of shape (bins, channels),
 in bins of 20 ms, in an NPZ, HDF5 or NWB file. With <code>session_id</code> in it, the channels are scaled by that
 session's training trials. A recording of a brain is health data: upload only what you may share with this server. Files
-are deleted after an hour.</p></details>
+are deleted after about an hour.</p></details>
 """
 # Fonts of the system, so that nothing is fetched from elsewhere; a blue that white letters stand out from.
 THEME = gr.themes.Default(
@@ -41,11 +41,11 @@ ONE_GROUP = """() => {
 NO_CHANGE: dict[str, Any] = gr.skip()
 
 
-def build_page(transcriber: Transcriber, trials: list[Trial]) -> gr.Blocks:
+def build_page(listener: Listener, trials: list[Trial]) -> gr.Blocks:
     """Lay out the page.
 
     Args:
-        transcriber (`Transcriber`): the models.
+        listener (`Listener`): the models.
         trials (`list[Trial]`): recordings to choose from, which the model can read; may be empty.
 
     Returns:
@@ -55,7 +55,7 @@ def build_page(transcriber: Transcriber, trials: list[Trial]) -> gr.Blocks:
 
     def chosen(name: str | None, file: str | None) -> Trial:
         if file is not None:
-            return transcriber.check(read_trial(file))
+            return listener.check(read_trial(file))
         if name is None:
             raise UnreadableTrial("There is no recording yet. Choose one of the simulated ones, or upload a file.")
         return offered[name]
@@ -66,20 +66,20 @@ def build_page(transcriber: Transcriber, trials: list[Trial]) -> gr.Blocks:
         if name is None and file is None:
             return
         try:
-            yield "", _recording(transcriber, chosen(name, file)), NO_CHANGE, NO_CHANGE
+            yield "", _recording(listener, chosen(name, file)), NO_CHANGE, NO_CHANGE
         except UnreadableTrial as error:
             yield markup.alert(str(error)), "", NO_CHANGE, NO_CHANGE
 
     def decode(name: str | None, file: str | None) -> Iterator[tuple[Any, ...]]:
         try:
-            yield from _decoded(transcriber, chosen(name, file))
+            yield from _decoded(listener, chosen(name, file))
         except ValueError as error:
             yield markup.alert(str(error)), NO_CHANGE, "", ""
 
     with gr.Blocks(
         title="Brain recordings in, sentences out", analytics_enabled=False, delete_cache=(600, 3600)
     ) as page:
-        model = f"<p>Model: <code>{escape(transcriber.name)}</code>. {_streaming(transcriber)}</p>"
+        model = f"<p>Model: <code>{escape(listener.name)}</code>. {_streaming(listener)}</p>"
         _html(markup.block(INTRODUCTION, model))
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -96,7 +96,8 @@ def build_page(transcriber: Transcriber, trials: list[Trial]) -> gr.Blocks:
         outputs = [message, recording, sentence, results]
         for event in (page.load, choice.change, upload.change):
             event(show, [choice, upload], outputs, show_progress="hidden", api_visibility="private")
-        page.load(None, js=ONE_GROUP)
+        if offered:
+            page.load(None, js=ONE_GROUP)
         button.click(
             decode, [choice, upload], outputs, show_progress="hidden", api_visibility="private", concurrency_limit=1
         )
@@ -107,10 +108,10 @@ def _html(value: str = "", elem_id: str | None = None) -> gr.HTML:
     return gr.HTML(value, elem_id=elem_id, apply_default_css=False, padding=False)
 
 
-def _streaming(transcriber: Transcriber) -> str:
-    if transcriber.model is None:
+def _streaming(listener: Listener) -> str:
+    if listener.cascade is None:
         return "It writes the whole sentence at the end of the recording."
-    if transcriber.causal:
+    if listener.causal:
         return "It looks only back, so the sentence grows as it would while someone speaks."
     return (
         "Its network looks at the whole recording, and the word search then takes in one piece after the other; while "
@@ -118,25 +119,22 @@ def _streaming(transcriber: Transcriber) -> str:
     )
 
 
-def _recording(transcriber: Transcriber, trial: Trial) -> str:
+def _recording(listener: Listener, trial: Trial) -> str:
     description = f"Threshold crossings and spike-band power of all electrodes over {trial.seconds:.1f} seconds."
     drawn = markup.picture("Recording", recording_figure(trial), description)
-    return drawn + markup.origin(trial, transcriber.normalization(trial))
+    return drawn + markup.origin(trial, listener.normalization(trial))
 
 
-def _decoded(transcriber: Transcriber, trial: Trial) -> Iterator[tuple[Any, ...]]:
+def _decoded(listener: Listener, trial: Trial) -> Iterator[tuple[Any, ...]]:
     """What the page shows, step by step: message, recording, sentence, results."""
-
-    def sentence(partial: Partial | None, results: Any = NO_CHANGE, done: bool = False) -> tuple[Any, ...]:
-        return "", NO_CHANGE, markup.sentence(partial, trial.seconds, done), results
-
-    yield sentence(None, "")
-    transcript = transcriber.hear(trial)
-    for partial in transcriber.search(transcript):
-        yield sentence(partial)
+    yield "", NO_CHANGE, markup.waiting(trial.seconds), ""
+    transcript = listener.hear(trial)
+    for partial in listener.search(transcript):
+        taken_in = partial.num_frames * transcript.seconds_per_frame
+        yield "", NO_CHANGE, markup.growing(partial, taken_in, trial.seconds), NO_CHANGE
     if transcript.log_probs is not None:
-        yield sentence(Partial(transcript.text, transcript.text, trial.seconds), done=True)
-    transcriber.write(transcript)
+        yield "", NO_CHANGE, markup.final(transcript.text, trial.seconds), NO_CHANGE
+    listener.write(transcript)
     start = time.perf_counter()
     heard = _heard(transcript)
     transcript.timing["figure"] = time.perf_counter() - start
@@ -144,10 +142,10 @@ def _decoded(transcriber: Transcriber, trial: Trial) -> Iterator[tuple[Any, ...]
         heard,
         markup.words(transcript),
         markup.nbest(transcript),
-        markup.comparison(transcript, transcriber.writer_name),
+        markup.comparison(transcript, listener.writer_name),
         markup.timing(transcript),
     )
-    yield sentence(Partial(transcript.text, transcript.text, trial.seconds), "".join(results), done=True)
+    yield "", NO_CHANGE, markup.final(transcript.text, trial.seconds), "".join(results)
 
 
 def _heard(transcript: Transcript) -> str:

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from bit_speech.data.schema import SPIKE_BAND_POWER, THRESHOLD_CROSSINGS
-from bit_speech.simulation import SimulatedParticipant
+from bit_speech.sample_checkpoints import sample_participant
 from datasets_scripts.recordings import Recording, open_recording
 from processing_bit.feature_extraction_bit import BITFeatureExtractor
 
@@ -60,15 +60,30 @@ class Trial:
         """Length in seconds (`float`)."""
         return len(self.features) * self.bin_size_ms / 1000
 
+    def columns(self) -> dict[str, Any]:
+        """Give what a processor reads.
+
+        Returns:
+            `dict`: features, participant, session and channels, as far as they are known; never the sentence.
+        """
+        known = {
+            "features": self.features,
+            "participant_id": self.participant_id,
+            "session_id": self.session_id,
+            "feature_kinds": list(self.feature_kinds),
+            "channel_areas": None if self.channel_areas is None else list(self.channel_areas),
+        }
+        return {name: value for name, value in known.items() if value is not None}
+
 
 def bundled_trials() -> list[Trial]:
     """Simulate the trials that the page offers.
 
     Returns:
-        `list[Trial]`: held-out sentences of `SimulatedParticipant("demo")`, two of each session, and at the end two
-        sentences in one recording of about ten seconds.
+        `list[Trial]`: held-out sentences of the participant that the model in the box was trained on, two of each
+        session, and at the end two sentences in one recording of about ten seconds.
     """
-    participant = SimulatedParticipant("demo")
+    participant = sample_participant("sim-ctc")
     found = []
     for session in participant.sessions:
         recordings = participant.trials("test", session)
@@ -85,7 +100,7 @@ def bundled_trials() -> list[Trial]:
     ]
 
 
-def _simulated(participant: SimulatedParticipant, trial: Any) -> Trial:
+def _simulated(participant: Any, trial: Any) -> Trial:
     return Trial(
         name="",
         features=trial.features,
