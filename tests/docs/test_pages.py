@@ -83,3 +83,23 @@ def test_every_page_is_in_the_navigation_and_every_name_in_it_is_a_page():
     notebooks = {f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")}
     written = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     assert sorted(named) == sorted(written | notebooks)
+
+
+def rows_of(section):
+    """Cells of every table row of a section, without headings."""
+    lines = [line for line in section.splitlines() if line.startswith("| ") and not line.startswith("| |")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def test_every_claim_of_the_comparison_names_tests_that_exist():
+    features, proofs = (DOCS / "comparison.md").read_text(encoding="utf-8").split("## What proves it\n")
+    proofs = dict(rows_of(proofs.split("\n## ")[0])[1:])
+    claimed = {feature: ours for feature, ours, *_ in rows_of(features)}
+    facts_of_a_file = ("no", "English", "Apache-2.0")
+    assert set(proofs) <= set(claimed) and len(proofs) > 25
+    assert {feature for feature, ours in claimed.items() if not ours.startswith(facts_of_a_file)} <= set(proofs)
+    for feature, cell in proofs.items():
+        tests = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", cell)
+        assert tests and len(tests) == cell.count("`") // 2, feature
+        for file, test in tests:
+            assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{feature}: {file} has no {test}"
