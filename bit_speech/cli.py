@@ -53,7 +53,7 @@ EPILOG = """\
 a first walk:
   bit-speech decode --model sim-ctc --simulated 5   # a model in the box reads five sentences
   bit-speech demo                                   # the whole road on a simulated participant, in minutes
-  bit-speech simulate --preset t15-like --output_dir runs/sim
+  bit-speech simulate --preset t15-like --output_dir runs/sim/hdf5_data_final
   bit-speech convert brain_to_text_25 --input_dir runs/sim/hdf5_data_final --output_dir runs/trials --allow_partial
   bit-speech finetune --data runs/trials --output_dir runs/walk
   bit-speech evaluate --model runs/walk/model --trials runs/trials --lexicon lexicon.txt --lm lm.arpa.xz
@@ -111,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     simulate = commands.add_parser(
         "simulate",
         help="write a simulated participant in an official layout",
-        epilog="example:\n  bit-speech simulate --preset t15-like --output_dir runs/sim",
+        epilog="example:\n  bit-speech simulate --preset t15-like --output_dir runs/sim/hdf5_data_final",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     simulate.add_argument("--preset", default="demo", help="demo, t12-like or t15-like (default: demo)")
