@@ -140,6 +140,8 @@ class IEEGAudioTrainer(SurvivingTrainer):
             )
         if model.config.sessions != processor.feature_extractor.sessions:
             raise ValueError("model and processor name different sessions: give both the same list")
+        if model.config.regions and model.config.regions != processor.feature_extractor.regions:
+            raise ValueError("model and processor name different brain regions: give both the same list")
         if args.finetune_mode != "none":
             model.encoder.add_finetuning_head()
         # Not `processing_class`: transformers would look for the special tokens of its tokenizer.
@@ -225,45 +227,81 @@ class IEEGAudioTrainer(SurvivingTrainer):
         return loss, outputs
 
     @torch.no_grad()
-    def embed(self, windows: WindowSet) -> np.ndarray:
-        """Predicted audio vectors of windows.
+    def embed(self, windows: WindowSet, target: str = "audio") -> np.ndarray:
+        """Predicted vectors of windows.
 
         Args:
             windows (`WindowSet`): of one participant.
+            target (`str`): `"audio"`, or one of the model's `extra_targets`.
 
         Returns:
             `np.ndarray` of shape `(N, D)`: float32, in the order of the windows.
-        """
-        return self._embed(self.get_eval_dataloader(windows))[0][0]
 
-    def _embed(self, loader: DataLoader) -> tuple[list[np.ndarray], float]:
-        """Vectors of every set, and the mean contrastive loss of the batches."""
-        vectors: dict[int, list[np.ndarray]] = {}
+        Raises:
+            ValueError: if the model does not look for that target.
+        """
+        self._columns(target)
+        return self._embed(self.get_eval_dataloader(windows))[0][0][target]
+
+    def wanted(self, windows: WindowSet, target: str = "audio") -> np.ndarray:
+        """The vectors that should be found.
+
+        Args:
+            windows (`WindowSet`): of one participant.
+            target (`str`): `"audio"`, or one of the model's `extra_targets`.
+
+        Returns:
+            `np.ndarray` of shape `(N, D)`: z-scored.
+
+        Raises:
+            ValueError: if the model does not look for that target.
+        """
+        return self.processor.normalize_targets(windows.targets)[:, self._columns(target)]
+
+    def _columns(self, target: str) -> slice:
+        config = self.accelerator.unwrap_model(self.model).config
+        start = 0
+        for name, size in {"audio": config.embedding_size, **config.extra_targets}.items():
+            if name == target:
+                return slice(start, start + size)
+            start += size
+        raise ValueError(f"there is no target {target!r}: choose audio or one of {sorted(config.extra_targets)}")
+
+    def _embed(self, loader: DataLoader) -> tuple[list[dict[str, np.ndarray]], float]:
+        """Vectors of every set by target, and the mean contrastive loss of the batches."""
+        vectors: dict[int, list[dict[str, np.ndarray]]] = {}
         losses, number, seen = [], 0, 0
         sizes = loader.dataset.sizes
         for batch, model in self._read(loader):
             while seen == sizes[number]:
                 number, seen = number + 1, 0
             output = model(**self._prepare_inputs(batch))
-            vectors.setdefault(number, []).append(output.embedding.float().cpu().numpy())
+            found = {"audio": output.embedding, **(output.target_embeddings or {})}
+            vectors.setdefault(number, []).append({key: value.float().cpu().numpy() for key, value in found.items()})
             losses.append((float(output.loss), len(output.embedding)))
             seen += len(output.embedding)
         total = sum(count for _, count in losses)
-        return [np.concatenate(parts) for _, parts in sorted(vectors.items())], sum(a * b for a, b in losses) / total
+        joined = [
+            {key: np.concatenate([p[key] for p in parts]) for key in parts[0]} for _, parts in sorted(vectors.items())
+        ]
+        return joined, sum(a * b for a, b in losses) / total
 
     def _score(self, dataloader: DataLoader, prefix: str) -> EvalLoopOutput:
         """Rank every window's sound among those of all windows of its participant.
 
         Metrics are `<prefix>_loss`, `<prefix>_rank` (mean relative rank, averaged over participants), `<prefix>_top_1`,
-        `_top_5`, `_top_10` and `_num_candidates`.
+        `_top_5`, `_top_10` and `_num_candidates`; and `<prefix>_rank_<name>` of every further target.
         """
         batches: WindowBatches = dataloader.dataset
         vectors, loss = self._embed(dataloader)
         scores = []
+        ranks: dict[str, list[float]] = {}
         for part, found in zip(batches.sets, vectors, strict=True):
-            wanted = self.processor.normalize_targets(part.targets)
-            scores.append(score_ranks(retrieval_ranks(found, wanted), part.file.tolist(), num_resamples=1).to_dict())
-        metrics = {f"{prefix}_loss": loss}
+            ranked = {name: retrieval_ranks(values, self.wanted(part, name)) for name, values in found.items()}
+            scores.append(score_ranks(ranked.pop("audio"), part.file.tolist(), num_resamples=1).to_dict())
+            for name, one in ranked.items():
+                ranks.setdefault(name, []).append(float(one.relative.mean()))
+        metrics = {f"{prefix}_loss": loss, **{f"{prefix}_rank_{name}": float(np.mean(v)) for name, v in ranks.items()}}
         metrics[f"{prefix}_rank"] = float(np.mean([score["mean_relative_rank"] for score in scores]))
         for name in ("top_1", "top_5", "top_10", "num_candidates"):
             metrics[f"{prefix}_{name}"] = float(np.mean([score[name] for score in scores]))

@@ -103,3 +103,18 @@ def test_a_recording_shorter_than_a_window_is_refused():
     extractor_.fit({"s1": [recording()]})
     with pytest.raises(ValueError, match="9 bins, a window 10"):
         extractor_(recording(9))
+
+
+def test_places_come_with_every_window_and_survive_saving(tmp_path):
+    places = {
+        "channel_positions": {"s1": [[0.0, 0.01, 0.02], [float("nan")] * 3]},
+        "channel_regions": {"s1": ["44", "?"]},
+    }
+    extractor = IEEGFeatureExtractor(participants={"s1": 2}, window_s=0.5, regions=["A1", "44"], **places)
+    extractor.fit({"s1": [np.random.default_rng(0).normal(size=(60, 2))]})
+    extractor.save_pretrained(tmp_path)
+    batch = IEEGFeatureExtractor.from_pretrained(tmp_path)(np.zeros((40, 2)))
+    assert batch["channel_regions"].tolist() == [[1, -1], [1, -1]]
+    np.testing.assert_allclose(batch["channel_positions"][1, 0], [0.0, 0.01, 0.02])
+    with pytest.raises(ValueError, match="channel_regions has 1 entries of 's1'"):
+        IEEGFeatureExtractor(participants={"s1": 2}, channel_regions={"s1": ["A1"]})

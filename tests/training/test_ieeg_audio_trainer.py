@@ -81,6 +81,36 @@ def test_a_run_learns_and_leaves_a_model_that_can_be_used(tmp_path):
     assert record["windows"]["train"][0]["files"] == 2 and record["training_bins"] == 25 * 48 * 12
 
 
+def test_a_further_target_is_learnt_and_ranked_beside_the_sound(tmp_path):
+    sets = [windows(), windows(seed=1)]
+    for part in sets:  # the last channel's mean is in it, which the sound does not tell
+        part.targets = np.concatenate([part.targets, part.ieeg.mean(axis=1)[:, :0:-1]], axis=1)
+    model, processor = parts(sets[:1], extra_targets={"text": 3}, output_layers="narrow_last", output_size=8)
+    run = trainer(tmp_path, sets[:1], sets[1], model, processor, num_train_epochs=25)
+    before = run.evaluate()
+    run.train()
+    after = run.evaluate()
+    assert before["eval_rank_text"] > 0.2 and after["eval_rank_text"] < 0.1 and after["eval_rank"] < 0.1
+    assert run.embed(sets[1], "text").shape == run.wanted(sets[1], "text").shape == (48, 3)
+    np.testing.assert_allclose(run.wanted(sets[1], "text").mean(), 0.0, atol=0.5)
+    with pytest.raises(ValueError, match="no target 'video': choose audio or one of .'text'."):
+        run.embed(sets[1], "video")
+
+
+def test_places_and_regions_of_the_channels_reach_the_model(tmp_path):
+    model, processor = parts([windows()], read_in="position", position_frequencies=2, regions=["A1", "44"])
+    extractor = processor.feature_extractor
+    with pytest.raises(ValueError, match="regions"):
+        trainer(tmp_path, [windows()], None, model, processor)
+    extractor.regions, extractor.channel_regions = ["A1", "44"], {"s1": ["44", "A1", "unnamed", "A1"]}
+    extractor.channel_positions = {"s1": np.eye(4, 3).tolist()}
+    batch = WindowBatches([windows()], processor).collate([(0, 3), (0, 5)])
+    assert batch["channel_positions"].shape == (2, 4, 3) and batch["channel_regions"].tolist() == [[1, 0, -1, 0]] * 2
+    run = trainer(tmp_path, [windows()], None, model, processor, num_train_epochs=1)
+    run.train()
+    assert run.model.encoder.read_in.regions.abs().sum() > 0
+
+
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
     whole = trainer(tmp_path / "whole", save_strategy="steps", save_steps=10)
     whole.train()
