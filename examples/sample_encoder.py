@@ -28,10 +28,10 @@ class EncoderArguments:
     _show_all_settings = True
 
     encoder_participants: int = HfArg(default=4, help="Simulated participants; seeds follow the one of --seed.")
-    encoder_sentences: int = HfArg(default=250, help="Sentences of each.")
-    encoder_steps: int = HfArg(default=250, help="Updates.")
+    encoder_sentences: int = HfArg(default=200, help="Sentences of each.")
+    encoder_steps: int = HfArg(default=200, help="Updates.")
     encoder_batch_size: int = HfArg(default=16, help="Trials per update.")
-    encoder_learning_rate: float = HfArg(default=1e-3, help="Peak learning rate.")
+    encoder_learning_rate: float = HfArg(default=2e-3, help="Peak learning rate.")
 
 
 def make(folder: Path, work: Path, shared: Any, arguments: EncoderArguments) -> dict[str, Any]:
@@ -55,6 +55,7 @@ def make(folder: Path, work: Path, shared: Any, arguments: EncoderArguments) -> 
             f"--max_steps={arguments.encoder_steps}", "--warmup_steps=0.05", "--use_cpu=true", "--logging_steps=50",
             f"--per_device_train_batch_size={arguments.encoder_batch_size}", f"--bf16={str(shared.bf16).lower()}",
             f"--learning_rate={arguments.encoder_learning_rate}", f"--seed={shared.seed}", "--save_strategy=no",
+            "--eval_strategy=no", "--load_best_model_at_end=false",
         ]
     )  # fmt: skip
     shutil.copytree(work / "run" / "model", folder, ignore=shutil.ignore_patterns("*.py", "training_args*"))

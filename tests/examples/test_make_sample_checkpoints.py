@@ -65,7 +65,7 @@ def test_an_end_to_end_model_is_made_of_the_encoder_in_the_box_and_recorded(scri
     from bit_speech.transcription import Transcriber
 
     flags = [
-        "--llm_training_sentences", "16", "--llm_steps", "2", "--llm_text_steps", "2", "--llm_batch_size", "4",
+        "--llm_training_sentences", "200", "--llm_steps", "2", "--llm_text_steps", "2", "--llm_batch_size", "4",
         "--num_validation_sentences", "3", "--num_test_sentences", "3",
     ]  # fmt: skip
     script.main(["--output_dir", str(tmp_path), "--which", "sim-llm", *flags])
