@@ -47,7 +47,8 @@ from processing_bit import IEEGAudioProcessor, IEEGFeatureExtractor
 WORK = Path("runs/benchmarks/ieeg_audio")
 PATIENTS = (1, 2, 3)
 SEEDS = (0, 1, 2)
-GROUPS = ("main", "ideal", "turned", "drift", "several", "sizes", "linear", "joint")
+GROUPS = ("main", "ideal", "turned", "drift", "several", "sizes", "linear", "joint", "targets", "regions")
+REGION_KNOWN = 0.8  # share of the channels whose region says whether they hear anything
 CHANNELS = 24
 SIZES = (1 / 12, 1 / 4, 1 / 2)  # shares of the twelve training files; the whole is in "main"
 CONDITIONS = ("ambient", "clean_in_room", "clean")
@@ -112,6 +113,7 @@ def train(
     updates: int,
     start: IEEGAudioTrainer | None = None,
     normalization: str = "fixed",
+    places: dict[str, Any] | None = None,
     **model: Any,
 ) -> IEEGAudioTrainer:
     """Train a new model, or finetune the one of another run."""
@@ -120,7 +122,7 @@ def train(
     if start is None:
         participants = {str(part.participant[0]): part.ieeg.shape[2] for part in sets}
         sessions = sorted({str(name) for part in sets for name in part.session})
-        extractor = IEEGFeatureExtractor(participants, sessions, normalization=normalization)
+        extractor = IEEGFeatureExtractor(participants, sessions, normalization=normalization, **(places or {}))
         if normalization == "fixed":
             extractor.fit({str(part.participant[0]): [part.ieeg.reshape(-1, CHANNELS)] for part in sets})
         processor = IEEGAudioProcessor(extractor)
@@ -149,15 +151,14 @@ def train(
     return trainer
 
 
-def ranks_of(trainer: IEEGAudioTrainer, test: WindowSet, pool: str = "all") -> Ranks:
+def ranks_of(trainer: IEEGAudioTrainer, test: WindowSet, pool: str = "all", target: str = "audio") -> Ranks:
     """Ranks of test windows among their candidates."""
-    wanted = trainer.processor.normalize_targets(test.targets)
-    return retrieval_ranks(trainer.embed(test), wanted, test.session, pool)
+    return retrieval_ranks(trainer.embed(test, target), trainer.wanted(test, target), test.session, pool)
 
 
-def score(trainer: IEEGAudioTrainer, test: WindowSet, pool: str = "all") -> dict[str, Any]:
+def score(trainer: IEEGAudioTrainer, test: WindowSet, pool: str = "all", target: str = "audio") -> dict[str, Any]:
     """Scores, and the ranks themselves for paired tests."""
-    ranks = ranks_of(trainer, test, pool)
+    ranks = ranks_of(trainer, test, pool, target)
     return {**score_ranks(ranks, blocks_of(test)).to_dict(), "ranks": [round(float(r), 5) for r in ranks.relative]}
 
 
@@ -256,6 +257,62 @@ def several_group(number: int, seed: int) -> dict[str, Any]:
     return found
 
 
+def targets_group(number: int, seed: int) -> dict[str, Any]:
+    """Spectrum and idealised speech features in one loss, beside each alone; scored on both, ambient and finetuned."""
+    data, ideal = windows(number), windows(number, "ideal").targets
+    width = data.targets.shape[1]
+    data.targets = np.concatenate([data.targets, ideal], axis=1)
+    alone = {"log_mel": windows(number), "ideal": windows(number, "ideal")}
+    ambient = {"split": "train", "condition": "ambient"}
+    both = {"embedding_size": width, "extra_targets": {"speech": ideal.shape[1]}}
+    found: dict[str, Any] = {}
+    joint = train([data.where(**ambient)], seed, RECIPE.pretraining_updates, **both)
+    for name, target in (("log_mel", "audio"), ("ideal", "speech")):
+        single = train([alone[name].where(**ambient)], seed, RECIPE.pretraining_updates)
+        found[name] = {
+            condition: {
+                "joint": score(joint, data.where(split="test", condition=condition), target=target),
+                "alone": score(single, alone[name].where(split="test", condition=condition)),
+            }
+            for condition in CONDITIONS
+        }
+    return found
+
+
+def regions_of(number: int) -> list[str]:
+    """A region for each channel: it says whether the channel hears anything, except in a fifth of the channels."""
+    rng = np.random.default_rng([number, 17])
+    responsive = patient(number)._responsive
+    told = np.where(rng.random(CHANNELS) < REGION_KNOWN, responsive, rng.random(CHANNELS) < responsive.mean())
+    names = np.array([["cuneus", "precuneus", "insula"], ["superiortemporal", "transversetemporal", "bankssts"]])
+    return [str(names[int(hears), rng.integers(3)]) for hears in told]
+
+
+def regions_group(number: int, seed: int) -> dict[str, Any]:
+    """All patients through one read-in: by place, by place and region, and by one convolution for each."""
+    if number != PATIENTS[0]:
+        return {}
+    everyone = {f"s{index}": windows(index) for index in PATIENTS}
+    places = {
+        "channel_positions": {f"s{index}": patient(index).channel_positions.tolist() for index in PATIENTS},
+        "channel_regions": {f"s{index}": regions_of(index) for index in PATIENTS},
+    }
+    places["regions"] = sorted({name for names in places["channel_regions"].values() for name in names})
+    ways: dict[str, dict[str, Any]] = {
+        "own": {},
+        "place": {"read_in": "position"},
+        "place_and_region": {"read_in": "position", "regions": places["regions"]},
+    }
+    updates = len(PATIENTS) * RECIPE.pretraining_updates
+    ambient = [data.where(split="train", condition="ambient") for data in everyone.values()]
+    found: dict[str, Any] = {name: {} for name in everyone}
+    for way, model in ways.items():
+        trained = train(ambient, seed, updates, places=places, **model)
+        for name, data in everyone.items():
+            found[name][way] = score(trained, data.where(split="test", condition="ambient"))
+    return found
+
+
 def joint_group(number: int, seed: int) -> dict[str, Any]:
     """Ambient and clean sound in one training, without a second stage."""
     data = windows(number)
@@ -271,6 +328,8 @@ RUN: dict[str, Callable[[int, int], dict[str, Any]]] = {
     "drift": drift_group,
     "several": several_group,
     "joint": joint_group,
+    "targets": targets_group,
+    "regions": regions_group,
     "linear": lambda number, seed: main_group(number, seed, encoder_type="linear"),
 }
 
@@ -402,6 +461,24 @@ def collect() -> dict[str, Any]:
         shared_joint = {key: main_cells[key] for key in joint if key in main_cells}
         if shared_joint:
             result["joint"]["test"] = compare(take(joint, "clean"), take(shared_joint, "finetuned"))
+    targets = read_cells("targets")
+    if targets:
+        result["targets"] = {
+            f"{name}_{condition}": {
+                "joint": summary(take(targets, name, condition, "joint")),
+                "alone": summary(take(targets, name, condition, "alone")),
+                "test": compare(take(targets, name, condition, "joint"), take(targets, name, condition, "alone")),
+            }
+            for name in ("log_mel", "ideal") for condition in CONDITIONS
+        }  # fmt: skip
+    regions = {
+        (index, seed): cell[f"s{index}"]
+        for (_, seed), cell in read_cells("regions").items() if f"s{PATIENTS[0]}" in cell for index in PATIENTS
+    }  # fmt: skip
+    if regions:
+        result["regions"] = {name: summary(take(regions, name)) for name in ("own", "place", "place_and_region")}
+        for name in ("own", "place"):
+            result["regions"][f"test_{name}"] = compare(take(regions, "place_and_region"), take(regions, name))
     result["cpu_minutes"] = sum(cell["cpu_s"] for group in GROUPS for cell in read_cells(group).values()) / 60
     return result
 

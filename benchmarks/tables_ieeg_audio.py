@@ -91,6 +91,23 @@ def ieeg_audio(result: dict[str, Any]) -> str:
                 for name in ("together", "alone", "alone_longer")]  # fmt: skip
         text += "\nSeveral patients in one model; alone with the same updates on the patient, longer with the same updates in all:\n\n"
         text += _table(["", "ambient", "together minus this"], rows)
+    if "targets" in result:
+        rows = [
+            [name.replace("log_mel_", "log-mel, ").replace("ideal_", "idealised speech, ").replace("_", " "), _rank(row["joint"]),
+             _rank(row["alone"]), _test(row["test"])]
+            for name, row in result["targets"].items()
+        ]  # fmt: skip
+        text += (
+            "\nSeveral targets in one loss, spectrum and idealised speech features, pretrained and not finetuned:\n\n"
+        )
+        text += _table(["found, tested on", "both in one loss", "alone", "both minus alone"], rows)
+    if "regions" in result:
+        regions = result["regions"]
+        names = {"own": "a read-in for each patient", "place": "by place", "place_and_region": "by place and region"}
+        rows = [[text_, _rank(regions[name]), _test(regions[f"test_{name}"]) if f"test_{name}" in regions else "-"]
+                for name, text_ in names.items()]  # fmt: skip
+        text += "\nAll patients in one model; four of five regions say whether their channels hear anything, as anatomy might:\n\n"
+        text += _table(["read-in", "ambient", "place and region minus this"], rows)
     if "joint" in result:
         joint = result["joint"]
         text += f"\nAmbient and clean sound in one training: ambient {_rank(joint['ambient'])}, task {_rank(joint['clean'])}"
