@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 # Freed memory otherwise stays scattered over one arena per thread.
 export MALLOC_ARENA_MAX ?= 2
 
-.PHONY: demo demo-quick test test-slow lint docs benchmarks clean
+.PHONY: demo demo-quick browser test test-slow lint docs benchmarks clean
 
 $(VENV)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -23,7 +23,16 @@ demo: $(VENV)/.installed ## simulate, convert, train, decode 200 sentences, repo
 demo-quick: $(VENV)/.installed ## the same road with a short training
 	$(BIN)/bit-speech demo --quick --output_dir $(DEMO_DIR)-quick
 
-test: $(VENV)/.installed ## the default tests, offline
+browser: ## Chromium for the tests of the page, where it is missing and can be had; they are skipped without it
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		echo "Installing Chromium for the tests of the page"; \
+		export DEBIAN_FRONTEND=noninteractive; install="apt-get install -y -qq --no-install-recommends chromium"; \
+		$$install >/dev/null 2>&1 || { timeout 120 apt-get update -qq && $$install; } >/dev/null 2>&1 && exit 0; \
+	fi; \
+	echo "No Chromium: the tests of the page will be skipped. To run them: apt-get install chromium"
+
+test: $(VENV)/.installed browser ## the default tests, offline
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 test-slow: $(VENV)/.installed ## the tests that take minutes

@@ -18,6 +18,7 @@ MODULES = (
     "pretraining_throughput",
     "encoders",
     "wav2vec2_brain",
+    "space",
     "encoding",
     "brain_tuning",
     "end_to_end",

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -21,20 +21,38 @@ FLAGS = [
 ]  # fmt: skip
 # Long, because the machine may be busy; nothing ever waits for it to pass.
 PATIENCE_MS = 120_000
-# Notes every text of the sentence, however short it is shown, and when it came after the button was pressed.
+# Notes every text of the sentence, however short it is shown, and when things happened, by the page's own clock.
 RECORDER = """() => {
     window.seen = [];
+    const places = ['#sentence [role=status]', '#results table'];
+    const find = place => document.querySelector(`${place}:not([data-old])`);
     const note = () => {
-        const place = document.querySelector('#sentence [role=status]');
-        if (!place) return;
-        const now = [place.dataset.state, place.innerText, place.querySelector('.settled')?.innerText ?? ''];
+        const [sentence, table] = places.map(find);
+        if (table) window.finished ??= performance.now();
+        if (!sentence) return;
+        const now = [sentence.dataset.state, sentence.innerText, sentence.querySelector('.settled')?.innerText ?? ''];
         const last = window.seen.at(-1);
         if (!last || now.some((part, i) => part !== last[i])) window.seen.push([...now, performance.now()]);
     };
+    const press = () => {
+        places.flatMap(place => [...document.querySelectorAll(place)]).forEach(old => { old.dataset.old = ''; });
+        Object.assign(window, {seen: [], finished: null, pressed: performance.now()});
+    };
     new MutationObserver(note).observe(document.body, {subtree: true, childList: true, characterData: true});
-    document.querySelector('#decode').addEventListener(
-        'click', () => { window.seen = []; window.pressed = performance.now(); }, true);
+    document.querySelector('#decode').addEventListener('click', press, true);
 }"""
+
+
+class Space(NamedTuple):
+    """A running Space.
+
+    Args:
+        address (`str`): of its page.
+        pid (`int`): number of its process.
+    """
+
+    address: str
+    pid: int
 
 
 def find_browser() -> str | None:
@@ -47,7 +65,7 @@ def find_browser() -> str | None:
 
 
 @contextmanager
-def running_space(*arguments: str, threads: int = 1) -> Iterator[str]:
+def running_space(*arguments: str, threads: int = 1) -> Iterator[Space]:
     """Run `space/app.py` on a port that the system chooses.
 
     Args:
@@ -55,7 +73,7 @@ def running_space(*arguments: str, threads: int = 1) -> Iterator[str]:
         threads (`int`): of the network.
 
     Yields:
-        `str`: its address.
+        [`Space`]: ready.
 
     Raises:
         RuntimeError: when it ends before it serves a page; with what it said.
@@ -81,7 +99,7 @@ def running_space(*arguments: str, threads: int = 1) -> Iterator[str]:
             raise RuntimeError("the Space ended before it served a page:\n" + "".join(said))
         # Whatever it says later must not fill the pipe and stop it.
         threading.Thread(target=server.stdout.read, daemon=True).start()
-        yield found.group()
+        yield Space(found.group(), server.pid)
     finally:
         server.terminate()
         server.wait()
@@ -117,6 +135,67 @@ def open_page(context: Any, address: str) -> Any:
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
     page.goto(address)
+    prepare(page)
+    return page
+
+
+def prepare(page: Any) -> None:
+    """Wait until the first recording of a page is drawn, and begin to note what happens.
+
+    Args:
+        page (`playwright.sync_api.Page`): freshly loaded.
+    """
     page.wait_for_selector("#recording img")
     page.evaluate(RECORDER)
-    return page
+
+
+def choose(page: Any, number: int) -> None:
+    """Choose one of the recordings that the page offers, and wait until it is drawn.
+
+    Args:
+        page (`playwright.sync_api.Page`): of [`open_page`].
+        number (`int`): its place, from 0.
+    """
+    page.get_by_role("radio").nth(number).click()
+    drawn = "number => document.querySelector('#recording').innerText.includes(`${number}: session`)"
+    page.wait_for_function(drawn, arg=number + 1)
+
+
+def decode(page: Any) -> str:
+    """Press the button and wait until all results are there.
+
+    Args:
+        page (`playwright.sync_api.Page`): of [`open_page`].
+
+    Returns:
+        `str`: the sentence.
+    """
+    page.get_by_role("button", name="Decode").click()
+    return finished(page)
+
+
+def finished(page: Any) -> str:
+    """Wait until all results are there.
+
+    Args:
+        page (`playwright.sync_api.Page`): of [`open_page`], on which the button has been pressed.
+
+    Returns:
+        `str`: the sentence.
+    """
+    page.wait_for_function("window.finished")
+    return str(page.locator("#sentence [data-state=done]").inner_text())
+
+
+def rows(page: Any, title: str) -> list[list[str]]:
+    """Read a table of the results.
+
+    Args:
+        page (`playwright.sync_api.Page`): with results.
+        title (`str`): heading above the table.
+
+    Returns:
+        `list[list[str]]`: its cells, row by row.
+    """
+    table = page.locator("#results .neural", has=page.get_by_role("heading", name=title, exact=True)).locator("table")
+    return [[cell.strip() for cell in row.split("\t")] for row in table.locator("tbody tr").all_inner_texts()]

@@ -753,6 +753,24 @@ def encoding(result: dict[str, Any]) -> str:
     return f"## Encoding models\n\n`{result['command']}`. One thread. {machine_line(result)}\n" + "\n".join(lines)
 
 
+def space(result: dict[str, Any]) -> str:
+    """How long a visitor of the Space waits."""
+    names = {"first_text": "first partial text", "sentence": "sentence", "all_results": "all results, figure included"}
+    rows = [
+        [name, f"{result['first_press_s'][key]:.2f}", f"{result['median_s'][key]:.2f}", f"{result['worst_s'][key]:.2f}"]
+        for key, name in names.items()
+    ]
+    stages = ", ".join(f"{stage} {milliseconds:.0f} ms" for stage, milliseconds in result["stages_ms"].items())
+    return (
+        "## The Space\n\n"
+        f"`{result['command']}`. Seconds from the press of the button to what is on the page, by the browser's own clock: a trial of {result['recording_s']:.1f} s, "
+        f"{result['what']}; the server has {result['threads']} threads and shares the machine with the browser. {machine_line(result)}\n"
+        + table(["until", "first press", "median", "worst"], rows)
+        + f"\nOn the server, in the last press: {stages}. {result['partial_texts']} partial texts were shown. From `python space/app.py` to its first answer {result['server_start_s']:.1f} s, "
+        f"to load the page {result['page_load_s']:.1f} s; the server takes at most {result['server_peak_memory_mb']:.0f} MB.\n"
+    )
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "first_sentence": first_sentence,
@@ -761,6 +779,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "end_to_end": end_to_end,
     "conversion": conversion,
     "decoding": decoding,
+    "space": space,
     "pretraining": pretraining,
     "corpus_reading": corpus_reading,
     "pretraining_throughput": pretraining_throughput,

@@ -11,7 +11,7 @@ from trials import Trial
 from bit_speech.data.schema import SPIKE_BAND_POWER, THRESHOLD_CROSSINGS
 from bit_speech.evaluation.figure_style import ACCENT, INK, STYLE, png
 
-_WIDTH = 9.0
+_RECORDING_WIDTH, _PHONEMES_WIDTH = 6.6, 9.0
 # Fixed margins: finding them anew costs as much as the drawing itself. Inches left, right, below and above.
 _LEFT, _RIGHT, _BELOW, _ABOVE = 0.62, 0.12, 0.42, 0.3
 
@@ -29,7 +29,7 @@ def recording_figure(trial: Trial) -> bytes:
     parts = [kind for kind in dict.fromkeys(trial.feature_kinds)]
     height = 2.15
     with rc_context(STYLE):
-        figure = Figure(figsize=(_WIDTH, height * len(parts)))
+        figure = Figure(figsize=(_RECORDING_WIDTH, height * len(parts)))
         for row, kind in enumerate(parts):
             values = trial.features[:, kinds == kind].T
             ax = _axes(figure, len(parts), row)
@@ -41,7 +41,7 @@ def recording_figure(trial: Trial) -> bytes:
                 z = (values - values.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1)
                 ax.imshow(z, **_heat(trial.seconds, len(values)), cmap="viridis", vmin=-2, vmax=3)
                 title = kind.replace("_", " ").replace("spike band", "spike-band")
-                ax.set_title(f"{title} (brighter: above the channel's mean, -2 to 3 standard deviations)")
+                ax.set_title(f"{title} (brighter: above the channel's mean; -2 to 3 SD)")
             ax.set_ylabel("electrode" if kind in (THRESHOLD_CROSSINGS, SPIKE_BAND_POWER) else "channel")
             if row == len(parts) - 1:
                 ax.set_xlabel("seconds")
@@ -67,14 +67,14 @@ def posterior_figure(transcript: Transcript) -> bytes:
     step = transcript.seconds_per_frame
     seconds = len(transcript.log_probs) * step
     with rc_context(STYLE):
-        figure = Figure(figsize=(_WIDTH, 4.9))
+        figure = Figure(figsize=(_PHONEMES_WIDTH, 4.9))
         ax = _axes(figure, 1, 0, above=0.78)
         ax.imshow(probabilities, **_heat(seconds, len(names)), cmap="Blues", vmin=0, vmax=1)
         ax.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=5.5)
         ax.tick_params(axis="y", length=0)
         ax.set_xlabel("seconds")
         ax.set_title("phoneme probabilities (square root) and, above, the decoded phonemes", pad=28)
-        crowded = len(transcript.phonemes) > 7 * _WIDTH / 2
+        crowded = len(transcript.phonemes) > 3.5 * _PHONEMES_WIDTH
         for number, phoneme in enumerate(transcript.phonemes):
             if phoneme.label == "SIL":
                 continue

@@ -147,24 +147,26 @@ def read_trial(path: str | Path) -> Trial:
 
 def _refuse_surprises(path: Path, file_format: str) -> None:
     """Files of strangers: nothing that unpacks to more than it looks, nothing that points at other files here."""
+    size = 0
     if file_format == "npz":
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
     else:
-        size = 0
         with h5py.File(path, "r") as file:
 
-            def look(name: str, link: Any) -> None:
+            def look(name: str, link: Any) -> str | None:
                 nonlocal size
-                if not isinstance(link, h5py.HardLink):
-                    raise UnreadableTrial(f"{path.name} has a link at {name!r}; save the data in the file itself.")
-                item = file[name]
+                if isinstance(link, h5py.ExternalLink):
+                    return name
+                item = file[name] if isinstance(link, h5py.HardLink) else None
                 if isinstance(item, h5py.Dataset):
-                    if item.external or item.is_virtual:
-                        raise UnreadableTrial(f"{path.name} keeps {name!r} in other files; save the data in one file.")
                     size += item.nbytes
+                    return name if item.external or item.is_virtual else None
+                return None
 
-            file.visititems_links(look)
+            elsewhere = file.visititems_links(look)
+        if elsewhere is not None:
+            raise UnreadableTrial(f"{path.name} keeps {elsewhere!r} in another file. Save all data in one file.")
     if size > MAX_BYTES:
         raise UnreadableTrial(
             f"{path.name} holds {size / 1e6:,.0f} MB of data; the most is {MAX_BYTES / 1e6:.0f} MB. Save one trial of "
@@ -214,7 +216,8 @@ def _first(recording: Recording, names: tuple[str, ...]) -> Any:
 def _word(value: Any) -> str | None:
     if value is None:
         return None
-    value = value[()] if hasattr(value, "shape") and value.shape == () else value
+    array = np.asarray(value)
+    value = array.item() if array.ndim == 0 else value
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 

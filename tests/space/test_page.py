@@ -5,7 +5,18 @@ import numpy as np
 import pytest
 from trials import bundled_trials
 
-from benchmarks.space_browser import ROOT, find_browser, open_page, running_browser, running_space
+from benchmarks.space_browser import (
+    ROOT,
+    choose,
+    decode,
+    find_browser,
+    finished,
+    open_page,
+    prepare,
+    rows,
+    running_browser,
+    running_space,
+)
 
 pytest.importorskip("gradio", reason="the Space needs gradio: pip install 'bit-speech[space]'")
 pytest.importorskip("playwright", reason="tests of the page need playwright: pip install 'bit-speech[test]'")
@@ -19,8 +30,8 @@ SERIOUS = ("serious", "critical")
 
 @pytest.fixture(scope="module")
 def address():
-    with running_space() as address:
-        yield address
+    with running_space() as space:
+        yield space.address
 
 
 @pytest.fixture(scope="module")
@@ -65,22 +76,6 @@ def trial():
     return bundled_trials()[4]
 
 
-def choose(page, number):
-    page.get_by_role("radio").nth(number).click()
-    drawn = "number => document.querySelector('#recording').innerText.includes(`${number}: session`)"
-    page.wait_for_function(drawn, arg=number + 1)
-
-
-def decode(page):
-    page.get_by_role("button", name="Decode").click()
-    return finished(page)
-
-
-def finished(page):
-    page.wait_for_selector("#results table")
-    return page.locator("#sentence [data-state=done]").inner_text()
-
-
 def upload(page, path):
     page.locator("#upload input[type=file]").set_input_files(path)
     page.wait_for_function("name => document.querySelector('#upload').innerText.includes(name)", arg=path.stem[:6])
@@ -94,12 +89,6 @@ def complaint(page, path):
 def saved(folder, **arrays):
     np.savez(folder / "recording.npz", **arrays)
     return folder / "recording.npz"
-
-
-def rows(page, title):
-    """Cells of the table below a heading."""
-    table = page.locator("#results .neural", has=page.get_by_role("heading", name=title, exact=True)).locator("table")
-    return [[cell.strip() for cell in row.split("\t")] for row in table.locator("tbody tr").all_inner_texts()]
 
 
 def sideways(page):
@@ -185,7 +174,6 @@ def test_a_file_of_another_format_is_refused_in_words(page, tmp_path):
 def test_a_wrong_number_of_channels_is_named_with_the_right_one(page, trial, tmp_path):
     assert "96 channels, but the model reads 128" in complaint(page, saved(tmp_path, features=trial.features[:, :96]))
     page.get_by_role("button", name="Decode").click()
-    page.wait_for_function("!document.querySelector('#results table')")
     assert "96 channels" in page.get_by_role("alert").inner_text()
 
 
@@ -234,7 +222,7 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(page, tmp_path):
 def test_no_serious_fault_of_accessibility(page, scheme, tmp_path):
     page.emulate_media(color_scheme=scheme)
     page.reload()
-    page.wait_for_selector("#recording img")
+    prepare(page)
     assert page.evaluate("document.body.classList.contains('dark')") == (scheme == "dark")
     decode(page)
     assert faults(page) == []
