@@ -71,7 +71,7 @@ def make(name: str, shared: SampleArguments, recipe: Any, own: Any) -> dict[str,
     settings = {**asdict(shared), **asdict(own)}
     record = {
         "data": "simulated participants; accuracy on simulated data says nothing about a person",
-        "command": "python examples/make_sample_checkpoints.py",
+        "command": " ".join(["python examples/make_sample_checkpoints.py", *_changed(settings, own)]),
         "settings": {key: value for key, value in settings.items() if key not in ("output_dir", "which")},
         **made,
         "megabytes": round(megabytes, 2),
@@ -84,6 +84,13 @@ def make(name: str, shared: SampleArguments, recipe: Any, own: Any) -> dict[str,
     shutil.rmtree(work)
     print(json.dumps({key: value for key, value in record.items() if key not in ("machine", "sha256")}, indent=2))
     return record
+
+
+def _changed(settings: dict[str, Any], own: Any) -> list[str]:
+    """Flags that the defaults do not say."""
+    defaults = {**asdict(SampleArguments()), **asdict(type(own)())}
+    names = [name for name in settings if name not in ("output_dir", "which") and settings[name] != defaults[name]]
+    return [f"--{name} {settings[name]}" for name in names]
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

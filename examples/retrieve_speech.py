@@ -121,13 +121,19 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     model = IEEGAudioForRetrieval.from_pretrained(arguments.model).eval()
     processor = IEEGAudioProcessor.from_pretrained(arguments.model)
     windows, sounds, rate = read(arguments, processor.target_settings)
-    wanted, parts = processor.normalize_targets(windows.targets), []
+    size, parts = model.config.embedding_size, []
+    # What else the model was trained to find plays no part in this search.
+    targets = np.zeros((len(windows), model.config.label_size), np.float32)
+    targets[:, :size] = windows.targets
+    wanted = processor.normalize_targets(targets)[:, :size]
     features = torch.from_numpy(scale_windows(windows, processor))
-    index = list(processor.feature_extractor.participants).index(str(windows.participant[0]))
+    participant = str(windows.participant[0])
+    index = list(processor.feature_extractor.participants).index(participant)
+    places = {key: torch.from_numpy(value) for key, value in processor.feature_extractor.places(participant).items()}
     with torch.inference_mode():
         for batch in features.split(256):
-            found = model(batch, participant_index=torch.full((len(batch),), index)).embedding
-            parts.append(found.numpy())
+            more = {key: value.expand(len(batch), *value.shape) for key, value in places.items()}
+            parts.append(model(batch, participant_index=torch.full((len(batch),), index), **more).embedding.numpy())
     predicted = np.concatenate(parts)
     ranks = retrieval_ranks(predicted, wanted)
     lengths = [np.linalg.norm(v, axis=1, keepdims=True) + 1e-9 for v in (predicted, wanted)]
