@@ -168,7 +168,9 @@ class SimulatedPatient:
         share = 0.95 if file_id.startswith("task") else config.attention_share
         mixed *= self._attention(len(mixed), share, rng)[:, None]
         mixed *= config.signal_to_noise * self._responsive
-        noise = _pink(rng, len(mixed), 6) @ self._noise_mix + 0.7 * _pink(rng, len(mixed), config.num_channels)
+        rate = config.sampling_rate_hz
+        shared, own = _pink(rng, len(mixed), 6, rate), _pink(rng, len(mixed), config.num_channels, rate)
+        noise = shared @ self._noise_mix + 0.7 * own
         return (mixed + noise + self._offsets[day]).astype(np.float32)
 
     def day(self, file_id: str) -> int:
@@ -277,10 +279,10 @@ class SimulatedPatient:
         return gain
 
 
-def _pink(rng: np.random.Generator, bins: int, channels: int) -> np.ndarray:
+def _pink(rng: np.random.Generator, bins: int, channels: int, rate_hz: float) -> np.ndarray:
     """Noise with a spectrum of about 1/f down to 0.05 Hz, deviation 1, `(bins, channels)`."""
     spectrum = np.fft.rfft(rng.standard_normal((bins, channels), dtype=np.float32), axis=0)
-    frequency = np.fft.rfftfreq(bins, 1 / 40.0)
+    frequency = np.fft.rfftfreq(bins, 1 / rate_hz)
     spectrum *= (np.maximum(frequency, 0.05) ** -0.5)[:, None]
     noise = np.fft.irfft(spectrum, bins, axis=0)
     return noise / noise.std(axis=0)

@@ -19,6 +19,20 @@ from bit_speech.data.audio_features import (
     speech_share,
     window_means,
 )
+from bit_speech.data.window_targets import frame_targets
+
+
+def test_frames_of_another_source_are_averaged_over_their_windows(tmp_path):
+    windows = make_windows([segment()], LogMelFeatures(4))
+    np.save(tmp_path / "f0.npy", np.arange(12.0)[:, None])  # two a second, windows of 3 s
+    assert frame_targets(windows, tmp_path, 2.0).tolist() == [[2.5], [8.5]]
+    with pytest.raises(ValueError, match="holds 4.0 s at 3.0 Hz, a window ends at 6.0 s"):
+        frame_targets(windows, tmp_path, 3.0)
+    with pytest.raises(FileNotFoundError, match="f0.npy is missing"):
+        frame_targets(windows, tmp_path / "elsewhere", 2.0)
+    np.save(tmp_path / "f0.npy", np.arange(12.0))
+    with pytest.raises(ValueError, match=r"\(12,\), expected"):
+        frame_targets(windows, tmp_path, 2.0)
 
 
 def segment(seed=0, **changes):

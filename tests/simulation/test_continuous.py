@@ -3,7 +3,7 @@ import pytest
 
 from bit_speech.data.aligned_segments import check_segment_leakage, make_windows, validate_segment
 from bit_speech.data.audio_features import LogMelFeatures
-from bit_speech.simulation.ambient_sound import Language, ambient_sound, narration
+from bit_speech.simulation.ambient_sound import Language, Soundtrack, ambient_sound, narration
 from bit_speech.simulation.continuous import ContinuousConfig, SimulatedPatient
 
 SMALL = ContinuousConfig(num_channels=10, num_days=2, files_per_day=2, file_s=60.0, task_files=3)
@@ -40,6 +40,21 @@ def test_the_brain_follows_the_sound_with_a_delay():
     lags = np.arange(-20, 21)
     follows = [abs(np.corrcoef(np.roll(ieeg[:, best], -lag), talking)[0, 1]) for lag in lags]
     assert max(follows) > 0.15 and 1 <= lags[int(np.argmax(follows))] <= 12  # 25 to 300 ms
+
+
+def test_the_noise_is_flat_below_a_twentieth_of_a_hertz_at_every_rate():
+    silence = Soundtrack(*np.zeros((2, 600 * 16_000), np.float32), np.full(600 * 100, -1))
+    for rate in (10.0, 200.0):
+        one = patient(sampling_rate_hz=rate, num_channels=40, offset_drift=0.0, file_s=600.0)
+        noise = one.response("day0_file0", silence)
+        power = (np.abs(np.fft.rfft(noise, axis=0)) ** 2).mean(axis=1)
+        hertz = np.fft.rfftfreq(len(noise), 1 / rate)
+
+        def mean(low: float, high: float, power=power, hertz=hertz) -> float:
+            return float(power[(hertz >= low) & (hertz < high)].mean())
+
+        assert 0.6 < mean(0.005, 0.02) / mean(0.03, 0.05) < 1.7
+        assert 7 < mean(0.1, 0.2) / mean(1.0, 2.0) < 14
 
 
 def test_what_is_not_heard_leaves_no_trace():
