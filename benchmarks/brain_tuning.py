@@ -44,10 +44,15 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     "multi_few_correlation": {"people": TUNED, "stories": 2, "model": {"loss": "correlation"}},
     "time_shifted": {"people": TUNED, "control": "time_shifted"},
     "multi_separate": {"people": TUNED, "model": {"head": "separate"}},
+    # Without any brain: the updates learn to spell the same stories, or to predict what a language model makes of them
+    # (text has no delay, so that a clip ends in the middle of its volume).
+    "stimulus": {"people": ()},
+    "llm": {"people": ("llm",), "end_offset_s": 1.0},
 }
 ENCODING_STORIES = (1, 2, 4, 6)
 # Whose speech is looked at too: spelling and a probe of sounds.
-CHECKED = ("pretrained", "multi", "single")
+CHECKED = ("pretrained", "multi", "single", "stimulus", "llm")
+LANGUAGE = WORK / "causal_lm"
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,49 @@ def speech_body() -> Path:
     return SPEECH
 
 
+def language_model() -> Path:
+    """The small language model whose layers take the place of brains, trained once."""
+    if not (LANGUAGE / "config.json").exists():
+        command = ["examples/train_causal_lm.py", "--config", "examples/configs/causal_lm_small.yaml"]
+        subprocess.run([sys.executable, *command, "--output_dir", str(LANGUAGE)], check=True)
+    return LANGUAGE
+
+
+def write_llm(folder: Path) -> None:
+    """Write the run of the language model beside those of the participants, once."""
+    from bit_speech.data.story_runs import list_runs
+    from examples.llm_targets import main as write_targets
+
+    if "llm" not in list_runs(folder):
+        write_targets([
+            "--stories", str(folder), "--language_model", str(language_model()), "--like", "S00",
+            "--layers", "2", "3", "4",
+        ])  # fmt: skip
+
+
+def spell_stories(seed: int, folder: Path) -> tuple[Any, list[float]]:
+    """The speech model after its updates learnt to spell the tuning stories."""
+    from transformers import AutoModelForCTC, set_seed
+
+    from bit_speech import BrainTunedForVoxelPrediction
+    from bit_speech.data.story_runs import read_story, read_words
+    from bit_speech.training.stimulus_tuning import spoken_clips, tune_to_stimuli
+    from processing_bit.tokenization_spelling import SpellingTokenizer
+
+    set_seed(seed)
+    tokenizer, clips = SpellingTokenizer(), []
+    for story in stories_of(folder, "train"):
+        words = read_words(folder, story)["word"]
+        spoken = spoken_clips(read_story(folder, story), words, RECIPE.clip_s)
+        clips += [(clip, tokenizer.encode_text(text)) for clip, text in spoken]
+    model = BrainTunedForVoxelPrediction.from_speech_checkpoint(speech_body(), num_voxels=1, clip_s=RECIPE.clip_s)
+    losses = tune_to_stimuli(
+        model, AutoModelForCTC.from_pretrained(speech_body()), clips, RECIPE.updates, RECIPE.batch,
+        RECIPE.learning_rate, RECIPE.weight_decay, seed,
+    )  # fmt: skip
+    return model.merge_body(), losses
+
+
 def stories_of(folder: Path, split: str) -> list[str]:
     """Names of the stories of a part."""
     from bit_speech.data.story_runs import list_runs, read_run
@@ -124,6 +172,10 @@ def tune(condition: str, seed: int, folder: Path) -> Any:
     from examples.brain_tune import disturb
 
     settings = CONDITIONS[condition]
+    if condition == "stimulus":
+        return spell_stories(seed, folder)
+    if condition == "llm":
+        write_llm(folder)
     if not settings["people"]:
         return AutoModel.from_pretrained(speech_body()).eval(), []
     set_seed(seed)
@@ -145,7 +197,8 @@ def tune(condition: str, seed: int, folder: Path) -> Any:
         load_best_model_at_end=False, logging_steps=0.1, seed=seed, use_cpu=True, disable_tqdm=True,
         keep_convolutions=True, bf16=torch.cpu._is_avx512_bf16_supported(),
     )  # fmt: skip
-    extractor = StoryFeatureExtractor(clip_s=RECIPE.clip_s, end_offset_s=RECIPE.end_offset_s)
+    end_offset_s = settings.get("end_offset_s", RECIPE.end_offset_s)
+    extractor = StoryFeatureExtractor(clip_s=RECIPE.clip_s, end_offset_s=end_offset_s)
     fit_head(model, data, extractor)
     trainer = BrainTuningTrainer(model, arguments, data, extractor=extractor)
     trainer.train()
@@ -216,7 +269,7 @@ def score(features: dict[str, dict[int, np.ndarray]], folder: Path) -> list[dict
 
 
 def speech_checks(body: Any) -> dict[str, Any]:
-    """What tuning did to speech itself: spelling with the untouched head, and a probe of sounds by layer.
+    """What tuning did to speech itself: spelling with the untouched head; probes of sounds and types of sentences.
 
     The sentences are those that the pretraining of the speech model held out.
     """
@@ -225,7 +278,7 @@ def speech_checks(body: Any) -> dict[str, Any]:
 
     from bit_speech.data.text_features import count_phonemes
     from bit_speech.evaluation import character_error_rate
-    from bit_speech.evaluation.probes import probe_layers, utterance_vectors
+    from bit_speech.evaluation.probes import probe_layers, sentence_types, utterance_vectors
     from examples.pretrain_wav2vec2_speech import VOICES, SpeechCollator, choose_sentences, speak, spell
     from processing_bit.tokenization_spelling import SpellingTokenizer
 
@@ -241,10 +294,14 @@ def speech_checks(body: Any) -> dict[str, Any]:
     sounds = count_phonemes(texts) > 0
     vectors = utterance_vectors(body, spoken)
     probes = probe_layers(vectors[:, 40:], sounds[40:], vectors[:, :40], sounds[:40], "present", learning_rate=1e-2)
+    types = sentence_types(texts)
+    typed = probe_layers(vectors[:, 40:], types[40:], vectors[:, :40], types[:40], "class", learning_rate=1e-2)
     return {
         "cer": character_error_rate(texts[:40], heard).rate,
         "sounds_micro_f1": [layer["micro_f1"] for layer in probes],
         "sounds_macro_f1": [layer["macro_f1"] for layer in probes],
+        "types_micro_f1": [layer["micro_f1"] for layer in typed],
+        "types_macro_f1": [layer["macro_f1"] for layer in typed],
     }
 
 
@@ -274,7 +331,11 @@ def _minutes(folder: Path, condition: str) -> float:
 
     settings = CONDITIONS[condition]
     stories = stories_of(folder, "train")[: settings.get("stories")]
-    return len(settings["people"]) * sum(2 * len(read_run(folder, "S00", s).responses) for s in stories) / 60
+    return (
+        len(set(settings["people"]) & set(TUNED))
+        * sum(2 * len(read_run(folder, "S00", s).responses) for s in stories)
+        / 60
+    )
 
 
 def read_cells() -> list[dict[str, Any]]:
@@ -334,7 +395,8 @@ def summarise() -> dict[str, Any]:
         }  # fmt: skip
         checks = [by_key[condition, seed]["speech"] for seed in seeds if by_key[condition, seed].get("speech")]
         if checks:
-            row["speech"] = {name: np.mean([c[name] for c in checks], axis=0).tolist() for name in checks[0]}
+            names = dict.fromkeys(name for check in checks for name in check)  # older cells have no types of sentence
+            row["speech"] = {name: np.mean([c[name] for c in checks if name in c], axis=0).tolist() for name in names}
         row["share_of_ceiling"] = float(
             np.mean(
                 [

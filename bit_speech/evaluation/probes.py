@@ -96,6 +96,35 @@ def probe_layers(
     return results
 
 
+_ASKED_WORDS = {"what", "who", "whom", "whose", "which", "where", "when", "why", "how"}
+_ASKED_VERBS = {
+    "am", "is", "are", "was", "were", "do", "does", "did", "have", "has", "had", "can", "could", "will", "would",
+    "shall", "should", "may", "might", "must", "ca", "wo",
+}  # fmt: skip
+SENTENCE_TYPES: tuple[str, ...] = ("statement", "question of a word", "question of yes or no")
+
+
+def sentence_types(texts: Sequence[str]) -> np.ndarray:
+    """Tell statements from questions by the first word.
+
+    Args:
+        texts (sequence of `str`): sentences.
+
+    Returns:
+        `np.ndarray` of shape `(N,)`: positions in `SENTENCE_TYPES`, labels for [`probe_layers`] with `"class"`.
+
+    Note:
+        The published types are the three lists of TIMIT, which cannot be given away; read them off its file names
+        (`SA`, `SI`, `SX`) where it is at hand. Orders and questions by tone alone count as statements here.
+
+    Example:
+        >>> sentence_types(["we go home", "where are you", "are you home"]).tolist()
+        [0, 1, 2]
+    """
+    first = [(text.lower().split() or [""])[0].strip('.,;:!?"') for text in texts]
+    return np.array([1 if word in _ASKED_WORDS else 2 if word in _ASKED_VERBS else 0 for word in first])
+
+
 def f1_scores(truth: np.ndarray, guess: np.ndarray) -> dict[str, float]:
     """Score guesses of several classes.
 

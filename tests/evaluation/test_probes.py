@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bit_speech.evaluation.probes import probe_layers
+from bit_speech.evaluation.probes import probe_layers, sentence_types
 
 
 def vectors(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -37,3 +37,8 @@ def test_classes_are_found_and_permuted_labels_give_chance():
 def test_labels_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="2 and 1 labels for 3 and 1 utterances"):
         probe_layers(np.zeros((1, 3, 2)), np.zeros(2, int), np.zeros((1, 1, 2)), np.zeros(1, int), "class")
+
+
+def test_questions_are_told_from_statements_by_their_first_word():
+    texts = ["How much is it?", "Can't you see", "however it is", "", "I do", '"Who" he asked']
+    assert sentence_types(texts).tolist() == [1, 2, 0, 0, 0, 1]
