@@ -217,7 +217,50 @@ def features(windows: int = 12) -> dict[str, Any]:
     return {
         "problem": "windows of 16.1 s every 0.1 s; 10 minutes are 6,000 of them, measured on some full ones",
         "rows": rows,
+        "stages": stages(models[-1][1], audio[: round(16.1 * 16_000)]),
+        "reuse": {"model": models[0][0], "differences": reuse(models[0][1], audio[: round(16.2 * 16_000)])},
     }
+
+
+def stages(model: Any, window: np.ndarray) -> dict[str, float]:
+    """CPU seconds of each stage of one window, and how many layers alone would take a fifth of the whole."""
+    import torch
+
+    values = torch.from_numpy(window.astype(np.float32))[None]
+    first = model.feature_extractor.conv_layers[0]
+    with torch.no_grad():
+        model(values)
+        frames = model.feature_extractor(values).transpose(1, 2)
+        hidden = model.feature_projection(frames)[0]
+        found = {
+            "loop": clock(lambda: model(values))[0],
+            "convolutions": clock(lambda: model.feature_extractor(values))[0],
+            "first_convolution": clock(lambda: first.conv(values[:, None]))[0],
+            "positions": clock(lambda: model.encoder.pos_conv_embed(hidden))[0],
+            "layer": clock(lambda: [layer(hidden) for layer in model.encoder.layers])[0] / len(model.encoder.layers),
+        }
+    return {**found, "layers_in_a_fifth_of_the_loop": found["loop"] / 5 / found["layer"]}
+
+
+def reuse(model: Any, audio: np.ndarray) -> dict[str, float]:
+    """Largest change of a feature if a window took frames from the window 0.1 s before it, stage by stage.
+
+    Only frames that both windows hold are compared, and none within 64 of a window's ends, whose neighbours differ.
+    """
+    import torch
+
+    step, edge = 1600 // 320, 64
+    windows = [audio[:-1600], audio[1600:]]
+    windows = [torch.from_numpy(((w - w.mean()) / np.sqrt(w.var() + 1e-7)).astype(np.float32))[None] for w in windows]
+    with torch.no_grad():
+        hidden = [model(window, output_hidden_states=True).hidden_states for window in windows]
+        frames = [model.feature_extractor(window).transpose(1, 2) for window in windows]
+
+    def change(before: Any, after: Any) -> float:
+        return float((before[0, step:] - after[0, :-step])[edge:-edge].abs().max())
+
+    layers = {f"layer {index}": change(*pair) for index, pair in enumerate(zip(*hidden)) if index}
+    return {"convolutions": change(*frames), **layers}
 
 
 def real(folder: str) -> dict[str, Any]:

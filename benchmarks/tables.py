@@ -651,11 +651,17 @@ def brain_tuning(result: dict[str, Any]) -> str:
             row["condition"],
             percent(row["speech"]["cer"]),
             ", ".join(f"{value:.3f}" for value in row["speech"]["sounds_micro_f1"]),
+            ", ".join(f"{value:.3f}" for value in row["speech"].get("types_macro_f1", [])) or "-",
         ]
         for row in result["rows"]
         if "speech" in row
     ]
-    speech_header = ["tuned to", "CER with the untouched head", "micro F1 of sounds, layers 0 to 4"]
+    speech_header = [
+        "tuned to",
+        "CER with the untouched head",
+        "micro F1 of sounds, layers 0 to 4",
+        "macro F1 of types of sentence",
+    ]
     return (
         "## Brain-tuning on simulated cohorts\n\n"
         f"`{result['command']}`. Encoding models of three held-out participants of each cohort, fitted to a number of stories that no tuning saw: "
