@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bit_speech.files import write_json
 from bit_speech.machine import git_commit, hardware
 
@@ -57,3 +59,13 @@ def run_cells(name: str, flag: str, cells: Mapping[str, Sequence[object]], work:
 def by_name(cells: Iterable[Sequence[object]]) -> dict[str, Sequence[object]]:
     """Cells by all their parts, with dots between: `t15-like.bit.0`."""
     return {".".join(map(str, cell)): cell for cell in cells}
+
+
+def numbers(values: str | list[int]) -> np.ndarray:
+    """Numbers of a list, or of text."""
+    return np.array(values.split() if isinstance(values, str) else values, dtype=np.int64)
+
+
+def compact(rate: Mapping[str, Any]) -> dict[str, Any]:
+    """A rate as it is published: errors and lengths of the sentences as text, so that the file stays short."""
+    return {**rate, **{key: " ".join(map(str, numbers(rate[key]))) for key in ("errors", "lengths")}}

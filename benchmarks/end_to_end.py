@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import RESULTS, by_name, run_cells, save_result
+from benchmarks.common import RESULTS, by_name, compact, numbers, run_cells, save_result
 from benchmarks.end_to_end_cells import BEAMS, PROMPT, RECIPE, REFERENCE, VARIANTS, run_cell, weigh_again
 from benchmarks.end_to_end_people import IMAGINED, SEEDS, WORK, Person, comparable, held_out_sentences
 from bit_speech.files import write_json
@@ -100,21 +100,13 @@ def read_cells() -> dict[tuple[str, str, int], dict[str, Any]]:
     return {(cell["kind"], cell["variant"], cell["seed"]): cell for cell in found}
 
 
-def compact(cell: dict[str, Any]) -> dict[str, Any]:
+def published(cell: dict[str, Any]) -> dict[str, Any]:
     """A cell as it is published: without sentences, and errors as text, so that it stays short for people."""
     kept = {key: value for key, value in cell.items() if key not in ("curve", "test", "validation")}
     for part in ("validation", "test"):
         ways = {way: value for way, value in cell.get(part, {}).items() if way != "sentences"}
-        kept[part] = {
-            way: value | {key: " ".join(map(str, numbers(value[key]))) for key in ("errors", "lengths")}
-            for way, value in ways.items()
-        }
+        kept[part] = {way: compact(value) for way, value in ways.items()}
     return kept
-
-
-def numbers(values: str | list[int]) -> np.ndarray:
-    """Numbers of a list, or of text."""
-    return np.array(values.split() if isinstance(values, str) else values, dtype=np.int64)
 
 
 def pooled(cells: list[dict[str, Any]], way: str, others: str | None = None, draws: int = 10_000) -> list[float]:
@@ -202,7 +194,7 @@ def summarise(measure_again: bool = False) -> dict[str, Any]:
         "latency": before.get("latency"),
         "analysis": before.get("analysis"),
         "note": before.get("note", ""),
-        "cells": [compact(cell) for cell in cells.values()],
+        "cells": [published(cell) for cell in cells.values()],
     }  # fmt: skip
     if (WORK / "models" / f"attempted.{REFERENCE}.0" / "model" / "config.json").exists():
         from benchmarks.end_to_end_analysis import analyse, measure_latency

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import pretraining_cohort as cohort
-from benchmarks.common import RESULTS, run_cells, save_result
+from benchmarks.common import RESULTS, numbers, run_cells, save_result
 from bit_speech.data.schema import SPIKE_BAND_POWER, THRESHOLD_CROSSINGS
 from bit_speech.files import write_json
 
@@ -338,10 +338,6 @@ def _key(cell: dict[str, Any]) -> tuple[str, str, int, int, str]:
     return (cell["condition"], cell["task"], cell["trials"], cell["seed"], cell["recipe"])
 
 
-def _numbers(text: str) -> np.ndarray:
-    return np.array(text.split(), dtype=np.int64)
-
-
 def bootstrap(
     cells: list[dict[str, Any]], others: list[dict[str, Any]] | None = None, draws: int = 10000
 ) -> list[float]:
@@ -351,8 +347,8 @@ def bootstrap(
     the same participants and sentences for both.
     """
     rng = np.random.default_rng(0)
-    tables = [(_numbers(cell["errors"]), _numbers(cell["lengths"])) for cell in cells]
-    against = [(_numbers(cell["errors"]), _numbers(cell["lengths"])) for cell in others] if others else tables
+    tables = [(numbers(cell["errors"]), numbers(cell["lengths"])) for cell in cells]
+    against = [(numbers(cell["errors"]), numbers(cell["lengths"])) for cell in others] if others else tables
     sums = np.empty((draws, 3))
     for draw in range(draws):
         total = np.zeros(3)
@@ -381,7 +377,7 @@ def summarise() -> dict[str, Any]:
         found = [by_seed[seed] for seed in sorted(by_seed)]
         row: dict[str, Any] = {
             "task": task, "condition": condition, "trials": trials, "seeds": sorted(by_seed), "per": bootstrap(found),
-            "per_by_seed": [float(_numbers(c["errors"]).sum() / _numbers(c["lengths"]).sum()) for c in found],
+            "per_by_seed": [float(numbers(c["errors"]).sum() / numbers(c["lengths"]).sum()) for c in found],
             "pretraining_hours": float(np.median([c.get("pretraining", {}).get("hours", 0.0) for c in found])),
             "cpu_seconds": float(np.median([c["cpu_seconds"] for c in found])),
         }  # fmt: skip
@@ -440,7 +436,7 @@ def main() -> None:
         for name in arguments.cells:
             condition, task, trials, seed = name.split(".")
             cell = run_cell(condition, task, int(trials), int(seed))
-            per = _numbers(cell["errors"]).sum() / _numbers(cell["lengths"]).sum()
+            per = numbers(cell["errors"]).sum() / numbers(cell["lengths"]).sum()
             print(f"{name}: PER {100 * per:.1f} %, {cell['cpu_seconds']:.0f} CPU seconds", flush=True)
         return
     if not arguments.tables:

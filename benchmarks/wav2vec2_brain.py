@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import RESULTS, by_name, machine, run_cells, save_result
+from benchmarks.common import RESULTS, by_name, compact, machine, numbers, run_cells, save_result
 from benchmarks.encoders import BIT_NOISE, RECIPES, latency_ms
 from bit_speech.files import write_json
 
@@ -348,7 +348,7 @@ def analyse(seed: int = 0, sentences: int = 60) -> dict[str, Any]:
 def pooled(cells: list[dict], metric: str, draws: int = 2000) -> list[float]:
     """Errors over reference length of all seeds, with a 95 % interval over seeds and sentences."""
     rng = np.random.default_rng(0)
-    tables = [(np.array(cell[metric]["errors"]), np.array(cell[metric]["lengths"])) for cell in cells]
+    tables = [(numbers(cell[metric]["errors"]), numbers(cell[metric]["lengths"])) for cell in cells]
     values = []
     for _ in range(draws):
         errors = length = 0
@@ -392,7 +392,7 @@ def summarise() -> dict[str, Any]:
         "published_cer": {"full": 0.1855, "frozen": 0.3446, "scratch": 0.3901},
         "speech_body": body,
         "rows": rows,
-        "cells": list(cells.values()),
+        "cells": [cell | {name: compact(cell[name]) for name in METRICS if name in cell} for cell in cells.values()],
         "analysis": before.get("analysis", {}),
         "note": before.get("note", ""),
         "speed": before.get("speed", []),
