@@ -33,10 +33,11 @@ from bit_speech.evaluation.encoding import (
     region_table,
     story_block_bootstrap,
 )
-from bit_speech.evaluation.encoding_figures import curves_figure
+from bit_speech.evaluation.encoding_figures import curves_figure, surface_figure
 from bit_speech.evaluation.noise_ceiling import noise_ceiling, share_of_ceiling
 from bit_speech.evaluation.story_features import story_features
 from bit_speech.files import write_bytes, write_json
+from bit_speech.import_utils import require
 from bit_speech.machine import git_commit, hardware
 
 
@@ -58,6 +59,9 @@ class EncodingArguments:
     least_ceiling: float = HfArg(default=0.05, help="Voxels at or below have no share of the ceiling.")
     test_trim: int = HfArg(default=0, help="TRs of test stories left out at the start, 40 in the published code.")
     regions: str = HfArg(default="paper", help="paper or released_code; needs areas.json or cohort.json.")
+    fsaverage: str | None = HfArg(
+        default=None, help="Folder of FreeSurfer's fsaverage: maps of the scores, for runs that were projected to it."
+    )
     num_permutations: int = HfArg(default=1000, help="Of the significance test; 0 leaves it out.")
     batch_size: int = HfArg(default=16, help="Windows that pass a model together.")
     output_dir: str = HfArg(default="runs/encode_voxels", help="Where encoding.json and encoding.png go.")
@@ -89,6 +93,29 @@ def areas_of(folder: Path) -> list[str] | None:
         if (folder / name).is_file():
             return json.loads((folder / name).read_text(encoding="utf-8"))["areas"]
     return None
+
+
+def places_on_surface(folder: Path, fsaverage: Path) -> np.ndarray:
+    """Places of the vertices on the inflated surfaces in mm, the hemispheres side by side."""
+    surfaces = require("nibabel").freesurfer
+    numbers = json.loads((folder / "areas.json").read_text(encoding="utf-8"))["vertices"]
+    left, right = (surfaces.read_geometry(fsaverage / "surf" / f"{side}.inflated")[0] for side in ("lh", "rh"))
+    left[:, 0] -= left[:, 0].max() + 1.0
+    right[:, 0] -= right[:, 0].min() - 1.0
+    return np.concatenate([left, right])[numbers]
+
+
+def draw_maps(
+    maps: dict[str, list[np.ndarray]], folder: Path, fsaverage: Path, output: Path, shown: dict[str, str]
+) -> None:
+    """Mean over participants of each model, and what the others gain over the first."""
+    places, means = places_on_surface(folder, fsaverage), {name: np.mean(all_, axis=0) for name, all_ in maps.items()}
+    first, *others = means
+    write_bytes(output / "map.png", surface_figure(means[first], places, shown[first]))
+    for number, name in enumerate(others, 1):
+        title = f"{shown[name]} minus {shown[first]}"
+        gain = surface_figure(means[name] - means[first], places, title, "gain in correlation")
+        write_bytes(output / f"map_gain_{number}.png", gain)
 
 
 def predict(
@@ -142,9 +169,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 raise ValueError(f"participants have different clocks in {story}; encode them one by one")
     features = {name: features_of(name, arguments, times) for name in arguments.models}
     rows: list[dict[str, Any]] = []
+    maps: dict[str, list[np.ndarray]] = {name: [] for name in arguments.models}
     for person in people:
         training = [story for story, run in runs[person].items() if run.split != "test"]
-        for count in arguments.story_counts or [len(training)]:
+        counts = arguments.story_counts or [len(training)]
+        for count in counts:
             base = None
             for name in arguments.models:
                 by_layer = [
@@ -152,6 +181,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                     for layer in arguments.layers
                 ]
                 numbers = score(by_layer, base, runs[person], arguments, areas_of(folder))
+                if count == counts[-1]:
+                    upper = by_layer[-arguments.upper_layers :]
+                    maps[name].append(np.mean([pooled_correlation(stories) for stories in upper], axis=0))
                 rows.append({"participant": person, "model": name, "stories": count, **numbers})
                 base = by_layer if base is None else base
     counts = sorted({row["stories"] for row in rows})
@@ -166,8 +198,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     result |= {"git_commit": git_commit(), "hardware": hardware()}
     output = Path(arguments.output_dir)
     write_json(output / "encoding.json", result)
-    short = {Path(name).parent.name or name if Path(name).name == "merged" else name: c for name, c in curves.items()}
+    shown = {name: Path(name).parent.name or name if Path(name).name == "merged" else name for name in curves}
+    short = {shown[name]: curve for name, curve in curves.items()}
     write_bytes(output / "encoding.png", curves_figure(short, "stories", "correlation with test stories"))
+    if arguments.fsaverage:
+        draw_maps(maps, folder, Path(arguments.fsaverage), output, shown)
     print(json.dumps(curves, indent=2))
     return result
 

@@ -22,7 +22,14 @@ from transformers import set_seed
 from transformers.hf_argparser import HfArg
 
 from bit_speech.arguments import ExperimentParser
-from bit_speech.data.aligned_segments import WindowSet, join_windows, load_segments, make_windows, take_hours
+from bit_speech.data.aligned_segments import (
+    CONDITIONS,
+    WindowSet,
+    join_windows,
+    load_segments,
+    make_windows,
+    take_hours,
+)
 from bit_speech.data.audio_features import CachedFeatures, LogMelFeatures, SpeechModelFeatures, window_means
 from bit_speech.data.window_targets import frame_targets
 from bit_speech.evaluation.retrieval import retrieval_ranks, score_ranks
@@ -42,7 +49,9 @@ class ExperimentArguments:
 
     segments: list[str] = HfArg(default_factory=list, help="Folders of aligned segments, one a participant.")
     simulate: dict[str, Any] | str | None = HfArg(default=None, help="Or patients to make up: name -> settings (JSON).")
-    condition: str = HfArg(default="ambient", help="What is trained on: ambient, clean or clean_in_room.")
+    condition: str = HfArg(
+        default="ambient", help="What is trained on: ambient, clean or clean_in_room; or several, ambient+clean."
+    )
     test_conditions: list[str] = HfArg(default_factory=lambda: ["ambient"], help="What is scored at the end.")
     audio_features: str = HfArg(default="log_mel", help="log_mel, or the Hub name or folder of a speech model.")
     audio_layer: int = HfArg(default=19, help="Which hidden states of the speech model; 19 of 24 in the paper.")
@@ -75,6 +84,9 @@ class ExperimentArguments:
                 raise ValueError(f"--extra_targets {name}: give audio_features, or frames and rate_hz; got {settings}")
             if "frames" in settings and "rate_hz" not in settings:
                 raise ValueError(f"--extra_targets {name}: frames need their rate_hz; got {settings}")
+        unknown = sorted({*self.condition.split("+"), *self.test_conditions} - set(CONDITIONS))
+        if unknown:
+            raise ValueError(f"there is no condition {', '.join(unknown)}; choose of {', '.join(CONDITIONS)}")
         if self.preset not in ENCODER_PRESETS:
             raise ValueError(f"--preset is {self.preset!r}; choose one of {', '.join(ENCODER_PRESETS)}")
 
@@ -150,6 +162,15 @@ def simulated_target(patient: SimulatedPatient, windows: WindowSet, settings: di
     return np.concatenate(parts)
 
 
+def of_conditions(windows: WindowSet, split: str, conditions: str) -> WindowSet:
+    """The windows of a split that were heard in one of the conditions."""
+    part = windows.where(split=split)
+    kept = np.isin(part.condition, conditions.split("+"))
+    if not kept.any():
+        raise ValueError(f"{part.participant[0]} has no window for {split} with the condition {conditions!r}")
+    return part.select(kept)
+
+
 def build(arguments: ExperimentArguments, sets: list[WindowSet], data: Recordings) -> tuple[Any, Any]:
     """Model and processor, new or pretrained. The statistics of audio are always those of pretraining."""
     if arguments.pretrained:
@@ -220,8 +241,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     set_seed(training.seed)
     with training.main_process_first(desc="reading windows"):
         data = read_windows(arguments)
-    train = [take_hours(p.where(split="train", condition=arguments.condition), arguments.hours) for p in data.sets]
-    held_out = [part.where(split="validation", condition=arguments.condition) for part in data.sets]
+    train = [take_hours(of_conditions(part, "train", arguments.condition), arguments.hours) for part in data.sets]
+    held_out = [of_conditions(part, "validation", arguments.condition) for part in data.sets]
     model, processor = build(arguments, train, data)
     trainer = IEEGAudioTrainer(model, training, processor, train, held_out)
     parser.save_beside(training.output_dir, write=trainer.is_world_process_zero())

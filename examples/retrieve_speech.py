@@ -64,6 +64,8 @@ def read(arguments: RetrievalArguments, settings: dict[str, Any]) -> tuple[Windo
     else:
         rows = load_segments(arguments.segments or "")
     chosen = [r for r in rows if r["split"] == arguments.split and r["condition"] == arguments.condition]
+    if not chosen:
+        raise ValueError(f"there is no segment for {arguments.split} with the condition {arguments.condition!r}")
     if settings.get("kind") == "speech_model":
         windows = make_windows(chosen, SpeechModelFeatures(settings["model"], settings["layer"]))
     else:

@@ -36,7 +36,7 @@ def frame_targets(windows: WindowSet, folder: str | Path, rate_hz: float, window
     """
     if not rate_hz > 0:
         raise ValueError(f"rate_hz is {rate_hz}: give the frames per second")
-    found: list[np.ndarray | None] = [None] * len(windows)
+    found = [np.empty(0)] * len(windows)
     for name in np.unique(windows.file):
         path = Path(folder) / f"{name}.npy"
         if not path.is_file():

@@ -99,7 +99,7 @@ def probe_layers(
 _ASKED_WORDS = {"what", "who", "whom", "whose", "which", "where", "when", "why", "how"}
 _ASKED_VERBS = {
     "am", "is", "are", "was", "were", "do", "does", "did", "have", "has", "had", "can", "could", "will", "would",
-    "shall", "should", "may", "might", "must", "ca", "wo",
+    "shall", "should", "may", "might", "must", "ca", "wo",  # can't, won't
 }  # fmt: skip
 SENTENCE_TYPES: tuple[str, ...] = ("statement", "question of a word", "question of yes or no")
 
@@ -121,7 +121,7 @@ def sentence_types(texts: Sequence[str]) -> np.ndarray:
         >>> sentence_types(["we go home", "where are you", "are you home"]).tolist()
         [0, 1, 2]
     """
-    first = [(text.lower().split() or [""])[0].strip('.,;:!?"') for text in texts]
+    first = [(text.lower().split() or [""])[0].strip('.,;:!?"').removesuffix("n't") for text in texts]
     return np.array([1 if word in _ASKED_WORDS else 2 if word in _ASKED_VERBS else 0 for word in first])
 
 

@@ -42,6 +42,22 @@ def test_from_cohort_to_tuned_model_to_encoding_of_new_participants(tmp_path):
     check_llm_targets(tmp_path)
 
 
+def test_scores_are_drawn_on_the_surface_of_the_template(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    rng = np.random.default_rng(0)
+    (tmp_path / "fsaverage" / "surf").mkdir(parents=True)
+    for side in ("lh", "rh"):
+        points, faces = 40 * rng.normal(size=(50, 3)), np.array([[0, 1, 2]])
+        nibabel.freesurfer.write_geometry(tmp_path / "fsaverage" / "surf" / f"{side}.inflated", points, faces)
+    (tmp_path / "areas.json").write_text(json.dumps({"areas": ["A1"] * 4, "vertices": [0, 49, 50, 99]}))
+    places = encode_voxels.places_on_surface(tmp_path, tmp_path / "fsaverage")
+    assert (places[:2, 0] < 0).all() and (places[2:, 0] > 0).all()
+    maps = {"base": [rng.normal(size=4)], "tuned": [rng.normal(size=4)]}
+    names = {"base": "base", "tuned": "tuned"}
+    encode_voxels.draw_maps(maps, tmp_path, tmp_path / "fsaverage", tmp_path / "out", names)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["map.png", "map_gain_1.png"]
+
+
 def check_llm_targets(folder):
     tokenizer = train_tokenizer(["we go home now", "the dog can see you"] * 20, 300)
     tokenizer.save_pretrained(folder / "lm")

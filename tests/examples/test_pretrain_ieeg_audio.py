@@ -57,7 +57,7 @@ def test_the_configurations_are_settings_that_exist():
         arguments, training = parser.parse(["--config", str(path), "--use_cpu", "true"])
         assert training.learning_rate > 0
         changes = dict(arguments.model_config or {})
-        if changes.get("session_layer"):
+        if changes.get("session_layer") or changes.get("day_adversary_weight"):
             changes["sessions"] = ["s1.day0"]
         IEEGAudioConfig.preset(arguments.preset, participants={"s1": 24}, **changes)
         assert all({"audio_features", "frames"} & set(how) for how in arguments.extra_targets.values())
@@ -111,6 +111,8 @@ def test_a_simulated_patient_may_be_asked_for_ideal_speech_too(tmp_path):
         simulate={"s1": PATIENT}, extra_targets='{"speech": {"audio_features": "ideal_speech"}}'
     )
     data = script.read_windows(arguments)
+    both = script.of_conditions(data.sets[0], "train", "ambient+clean")
+    assert set(both.condition.tolist()) == {"ambient", "clean"} and set(both.split.tolist()) == {"train"}
     assert data.target_sizes == {"speech": 64} and data.sets[0].targets.shape[1] == 104
     assert len(data.positions["s1"]) == 6
     lost = script.Recordings(data.sets, {}, data.target_sizes, data.channels, {})
@@ -134,3 +136,5 @@ def test_contradictions_are_refused_before_any_data_is_read(tmp_path):
         script.main(["--output_dir", str(tmp_path)])
     with pytest.raises((ValueError, SystemExit)):
         script.main(["--output_dir", str(tmp_path), "--preset", "resnet", *SMALL])
+    with pytest.raises(ValueError, match="no condition loud"):
+        script.main(["--output_dir", str(tmp_path), "--condition", "ambient+loud", *SMALL])
