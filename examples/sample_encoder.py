@@ -17,7 +17,7 @@ from bit_speech.simulation import PRESETS, SimulatedParticipant, write_brain_to_
 # The encoder of the demonstration, but for its overlapping patches, which would show what is hidden.
 ENCODER = {
     "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 256,
-    "hidden_dropout": 0.05, "attention_dropout": 0.05, "embedding_dropout": 0.05,
+    "hidden_dropout": 0.05, "attention_dropout": 0.05, "embedding_dropout": 0.05, "mask_ratio": 0.4, "mask_max_span": 2,
 }  # fmt: skip
 
 
@@ -29,7 +29,7 @@ class EncoderArguments:
 
     encoder_participants: int = HfArg(default=4, help="Simulated participants; seeds follow the one of --seed.")
     encoder_sentences: int = HfArg(default=200, help="Sentences of each.")
-    encoder_steps: int = HfArg(default=200, help="Updates.")
+    encoder_steps: int = HfArg(default=2000, help="Updates.")
     encoder_batch_size: int = HfArg(default=16, help="Trials per update.")
     encoder_learning_rate: float = HfArg(default=2e-3, help="Peak learning rate.")
 
