@@ -71,9 +71,9 @@ def take_picture(page: Any) -> None:
 
     choose(page, 0)
     decode(page)
-    shown = page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": 1180, "height": 1790})
+    shown = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
     PICTURE.parent.mkdir(exist_ok=True)
-    Image.open(io.BytesIO(shown)).convert("RGB").quantize(128).save(PICTURE, optimize=True)
+    shown.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
 
 
 def measure(picture: bool) -> dict[str, Any]:

@@ -122,31 +122,24 @@ def running_browser() -> Iterator[Any]:
             browser.close()
 
 
-def open_page(context: Any, address: str) -> Any:
+def open_page(context: Any, address: str, scheme: str = "light") -> Any:
     """Open the page of a Space and wait until its first recording is drawn.
 
     Args:
         context (`playwright.sync_api.BrowserContext`): of the browser.
         address (`str`): of the Space.
+        scheme (`str`): `"light"` or `"dark"`, as the visitor likes it.
 
     Returns:
         `playwright.sync_api.Page`: it notes every text of the sentence in `window.seen`.
     """
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
+    page.emulate_media(color_scheme=scheme)
     page.goto(address)
-    prepare(page)
-    return page
-
-
-def prepare(page: Any) -> None:
-    """Wait until the first recording of a page is drawn, and begin to note what happens.
-
-    Args:
-        page (`playwright.sync_api.Page`): freshly loaded.
-    """
     page.wait_for_selector("#recording img")
     page.evaluate(RECORDER)
+    return page
 
 
 def choose(page: Any, number: int) -> None:

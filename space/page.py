@@ -87,7 +87,7 @@ def build_page(listener: Listener, trials: list[Trial]) -> gr.Blocks:
                 choice = gr.Radio(
                     list(offered), value=first, label="Simulated recordings", visible=bool(offered), elem_id="choice"
                 )
-                upload = gr.File(label="Or your own recording: NPZ, HDF5 or NWB", height=130, elem_id="upload")
+                upload = gr.File(label="Or your own recording: NPZ, HDF5 or NWB", height=160, elem_id="upload")
                 _html(markup.block(FILES))
                 button = gr.Button("Decode", variant="primary", elem_id="decode")
             with gr.Column(scale=3, min_width=300):
@@ -98,6 +98,8 @@ def build_page(listener: Listener, trials: list[Trial]) -> gr.Blocks:
             event(show, [choice, upload], outputs, show_progress="hidden", api_visibility="private")
         if offered:
             page.load(None, js=ONE_GROUP)
+            # Whoever chooses a simulated recording means that one, and not the file from before.
+            choice.input(None, None, upload, js="() => null", api_visibility="private")
         button.click(
             decode, [choice, upload], outputs, show_progress="hidden", api_visibility="private", concurrency_limit=1
         )

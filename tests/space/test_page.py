@@ -12,7 +12,6 @@ from benchmarks.space_browser import (
     find_browser,
     finished,
     open_page,
-    prepare,
     rows,
     running_browser,
     running_space,
@@ -72,13 +71,26 @@ def decoded(context, address):
 
 
 @pytest.fixture(scope="module")
+def uploading(context, address):
+    """A page to which one file after the other is given."""
+    page = open_page(context, address)
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="module")
 def trial():
     return bundled_trials()[4]
 
 
 def upload(page, path):
+    """Give the page a file, after taking away the one from before."""
+    if page.get_by_role("button", name="Clear").count():
+        page.get_by_role("button", name="Clear").click()
+        page.wait_for_selector("#upload input[type=file]", state="attached")
+        page.wait_for_function("!document.querySelector('[role=alert]')")
+        page.wait_for_function("document.querySelector('#recording').innerText.includes('Simulated;')")
     page.locator("#upload input[type=file]").set_input_files(path)
-    page.wait_for_function("name => document.querySelector('#upload').innerText.includes(name)", arg=path.stem[:6])
 
 
 def complaint(page, path):
@@ -148,39 +160,41 @@ def test_another_recording_is_chosen_and_its_sentence_grows_and_what_is_settled_
     assert any(part != text for text, part in partial)  # something was open at some time
 
 
-def test_an_uploaded_file_is_decoded_as_the_chosen_trial_is(page, trial, tmp_path):
+def test_an_uploaded_file_is_decoded_as_the_chosen_trial_is(uploading, trial, tmp_path):
     path = saved(tmp_path, features=trial.features, session_id=trial.session_id, text=trial.text)
-    upload(page, path)
-    page.wait_for_function("document.querySelector('#recording').innerText.includes('Uploaded by you')")
-    assert "training trials of session sim.2024.01.11" in page.inner_text("#recording")
-    assert decode(page) == "the car is good"
+    upload(uploading, path)
+    uploading.wait_for_function("document.querySelector('#recording').innerText.includes('Uploaded by you')")
+    assert "training trials of session sim.2024.01.11" in uploading.inner_text("#recording")
+    assert decode(uploading) == "the car is good"
 
 
-def test_an_hdf5_file_without_a_session_is_scaled_by_itself_and_the_page_says_so(page, trial, tmp_path):
+def test_an_hdf5_file_without_a_session_is_scaled_by_itself_and_the_page_says_so(uploading, trial, tmp_path):
     with h5py.File(tmp_path / "recording.h5", "w") as file:
         file.create_group("trial_0000")["input_features"] = trial.features
-    upload(page, tmp_path / "recording.h5")
-    page.wait_for_function("document.querySelector('#recording').innerText.includes('this recording alone')")
-    assert decode(page)
+    upload(uploading, tmp_path / "recording.h5")
+    uploading.wait_for_function("document.querySelector('#recording').innerText.includes('this recording alone')")
+    assert decode(uploading)
 
 
-def test_a_file_of_another_format_is_refused_in_words(page, tmp_path):
+def test_a_file_of_another_format_is_refused_in_words(uploading, tmp_path):
     (tmp_path / "letter.txt").write_text("To whom it may concern")
-    found = complaint(page, tmp_path / "letter.txt")
+    found = complaint(uploading, tmp_path / "letter.txt")
     assert "letter.txt is a .txt file; this page reads .npz, .h5, .hdf5, .nwb." in found
     assert "numpy.savez" in found
 
 
-def test_a_wrong_number_of_channels_is_named_with_the_right_one(page, trial, tmp_path):
-    assert "96 channels, but the model reads 128" in complaint(page, saved(tmp_path, features=trial.features[:, :96]))
-    page.get_by_role("button", name="Decode").click()
-    assert "96 channels" in page.get_by_role("alert").inner_text()
+def test_a_wrong_number_of_channels_is_named_with_the_right_one(uploading, trial, tmp_path):
+    assert "96 channels, but the model reads 128" in complaint(
+        uploading, saved(tmp_path, features=trial.features[:, :96])
+    )
+    uploading.get_by_role("button", name="Decode").click()
+    assert "96 channels" in uploading.get_by_role("alert").inner_text()
 
 
-def test_values_that_are_no_numbers_are_found(page, trial, tmp_path):
+def test_values_that_are_no_numbers_are_found(uploading, trial, tmp_path):
     features = trial.features.copy()
     features[7, 3] = np.nan
-    assert "at bin 7, channel 3" in complaint(page, saved(tmp_path, features=features))
+    assert "at bin 7, channel 3" in complaint(uploading, saved(tmp_path, features=features))
 
 
 def test_everything_can_be_done_with_the_keyboard(page):
@@ -218,17 +232,24 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(page, tmp_path):
     assert sideways(page) <= 0
 
 
+def test_a_chosen_recording_takes_the_place_of_an_uploaded_file(uploading, tmp_path):
+    (tmp_path / "letter.txt").write_text("To whom it may concern")
+    complaint(uploading, tmp_path / "letter.txt")
+    choose(uploading, 3)
+    uploading.wait_for_function("!document.querySelector('[role=alert]')")
+    uploading.wait_for_selector("#upload input[type=file]", state="attached")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_serious_fault_of_accessibility(page, scheme, tmp_path):
-    page.emulate_media(color_scheme=scheme)
-    page.reload()
-    prepare(page)
+def test_no_serious_fault_of_accessibility(context, address, scheme, tmp_path):
+    page = open_page(context, address, scheme)
     assert page.evaluate("document.body.classList.contains('dark')") == (scheme == "dark")
     decode(page)
-    assert faults(page) == []
     (tmp_path / "letter.txt").write_text("To whom it may concern")
+    assert faults(page) == []
     complaint(page, tmp_path / "letter.txt")
     assert faults(page) == []
+    page.close()
 
 
 def test_the_picture_in_the_documentation_is_there_and_small():
