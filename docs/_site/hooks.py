@@ -50,7 +50,7 @@ def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
     figures: dict[str, bytes] = {}
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            parts.append(cell.source)
+            parts.append(cell.source.replace(".ipynb)", ".md)"))
             continue
         parts.append(f"```python\n{cell.source}\n```")
         for output in cell.outputs:
