@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ import torch
 from trials import Trial, UnreadableTrial, check_trial
 
 from bit_speech.decoding import Hypothesis, PartialText
+from bit_speech.sample_checkpoints import RECORD_NAME
 from bit_speech.transcription import Transcriber
 from processing_bit.feature_extraction_bit import BITFeatureExtractor
 
@@ -94,8 +96,10 @@ class Listener:
         self.cascade: Transcriber | None = None if main.model.can_generate() else main
         self.writer: Transcriber | None = main if self.cascade is None else None
         self.writer_name: str | None = self.name if self.cascade is None else None
+        self.writer_words: int | None = None
         if end_to_end is not None and self.cascade is not None:
             self.writer, self.writer_name = Transcriber.from_pretrained(end_to_end), _short(end_to_end)
+            self.writer_words = _num_words(end_to_end)
             if not self.writer.model.can_generate():
                 raise ValueError(f"{end_to_end} is no end-to-end model: give it as --model")
         self.extractor = main.processor.feature_extractor
@@ -243,6 +247,12 @@ def _columns(extractor: BITFeatureExtractor, trial: Trial) -> dict[str, Any]:
     if extractor.normalization == "session" and not _knows_session(extractor, trial):
         columns["statistics"] = extractor.compute_statistics([trial.features])
     return columns
+
+
+def _num_words(name: str | os.PathLike[str]) -> int | None:
+    """Words that a model in the box knows, from the record of its making."""
+    record = Path(name) / RECORD_NAME
+    return json.loads(record.read_text(encoding="utf-8")).get("vocabulary_words") if record.is_file() else None
 
 
 def _short(name: str | os.PathLike[str]) -> str:

@@ -199,12 +199,13 @@ def nbest(transcript: Transcript) -> str:
     return table("N-best sentences", header, rows, note)
 
 
-def comparison(transcript: Transcript, writer_name: str | None) -> str:
+def comparison(transcript: Transcript, writer_name: str | None, writer_words: int | None = None) -> str:
     """Set the cascade beside the end-to-end model, and both beside what was to be said, where that is known.
 
     Args:
         transcript (`Transcript`): a finished one.
         writer_name (`str`, *optional*): name of the end-to-end model; None when there is none.
+        writer_words (`int`, *optional*): words that it knows, when they are few.
 
     Returns:
         `str`: HTML.
@@ -223,6 +224,10 @@ def comparison(transcript: Transcript, writer_name: str | None) -> str:
         notes.append(f"The end-to-end model {writer_name} cannot read this recording: {transcript.problem}.")
     elif writer_name is None:
         notes.append("No end-to-end model is loaded here, so there is nothing to compare the cascade with.")
+    elif writer_words is not None:
+        notes.append(
+            f"{writer_name} knows {writer_words} words and can write no others: compare recordings of few words."
+        )
     if expected is not None and found:
         notes.append("Missing words are struck through, wrong ones underlined.")
     return table("Cascade and end-to-end", ["who", "sentence"], rows, " ".join(notes))

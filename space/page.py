@@ -144,7 +144,7 @@ def _decoded(listener: Listener, trial: Trial) -> Iterator[tuple[Any, ...]]:
         heard,
         markup.words(transcript),
         markup.nbest(transcript),
-        markup.comparison(transcript, listener.writer_name),
+        markup.comparison(transcript, listener.writer_name, listener.writer_words),
         markup.timing(transcript),
     )
     yield "", NO_CHANGE, markup.final(transcript.text, trial.seconds), "".join(results)

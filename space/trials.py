@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import h5py
 import numpy as np
 
 from bit_speech.data.schema import SPIKE_BAND_POWER, THRESHOLD_CROSSINGS
-from bit_speech.sample_checkpoints import sample_participant
+from bit_speech.sample_checkpoints import sample_names, sample_participant
 from datasets_scripts.recordings import Recording, open_recording
 from processing_bit.feature_extraction_bit import BITFeatureExtractor
 
@@ -80,24 +81,31 @@ def bundled_trials() -> list[Trial]:
     """Simulate the trials that the page offers.
 
     Returns:
-        `list[Trial]`: held-out sentences of the participant that the model in the box was trained on, two of each
-        session, and at the end two sentences in one recording of about ten seconds.
+        `list[Trial]`: held-out sentences of the participant that the models in the box were trained on: two of each
+        session, two sentences in one recording of about ten seconds, and two of the few words that the end-to-end model
+        in the box knows, when there is that model.
     """
     participant = sample_participant("sim-ctc")
-    found = []
-    for session in participant.sessions:
-        recordings = participant.trials("test", session)
-        found += [_simulated(participant, next(recordings)) for _ in range(2)]
+    found = [trial for session in participant.sessions for trial in _first_trials(participant, session, 2)]
     long = [_simulated(participant, participant.trial(participant.sessions[0], 21, place)) for place in (7, 21)]
     both = replace(
         long[0],
         features=np.concatenate([one.features for one in long]),
         text=" ".join(one.text for one in long if one.text),
     )
+    few = []
+    if "sim-llm" in sample_names():
+        speaker = sample_participant("sim-llm")
+        few = [trial for session in speaker.sessions[:2] for trial in _first_trials(speaker, session, 1)]
+    trials = [*found, both, *(replace(trial, name=", few words") for trial in few)]
     return [
-        replace(trial, name=f"{number}: session {trial.session_id}, {trial.seconds:.1f} s")
-        for number, trial in enumerate([*found, both], 1)
+        replace(trial, name=f"{number}: session {trial.session_id}, {trial.seconds:.1f} s{trial.name}")
+        for number, trial in enumerate(trials, 1)
     ]
+
+
+def _first_trials(participant: Any, session: str, count: int) -> list[Trial]:
+    return [_simulated(participant, trial) for trial in islice(participant.trials("test", session), count)]
 
 
 def _simulated(participant: Any, trial: Any) -> Trial:

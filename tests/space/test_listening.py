@@ -126,7 +126,7 @@ def test_a_known_session_scales_by_its_statistics_and_an_unknown_one_by_the_reco
 
 
 def test_trials_of_another_participant_are_left_out(listener, trials):
-    assert len(listener.readable(trials)) == len(trials) == 9
+    assert len(listener.readable(trials)) == len(trials) >= 9
     assert listener.readable([replace(trials[0], participant_id="t15")]) == []
 
 

@@ -70,6 +70,11 @@ def test_both_models_are_set_beside_what_was_to_be_said():
     assert "Go on." in shown and "No end-to-end model" not in shown
 
 
+def test_few_words_of_the_end_to_end_model_are_told():
+    assert "sim-llm knows 48 words" in markup.comparison(transcript(end_to_end="go"), "sim-llm", 48)
+    assert "knows" not in markup.comparison(transcript(end_to_end="go"), "sim-llm")
+
+
 def test_without_a_known_sentence_nothing_is_marked():
     shown = markup.comparison(transcript("go in", said=None), None)
     assert "go in" in shown and "<del>" not in shown and "to be said" not in shown
