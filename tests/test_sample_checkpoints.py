@@ -1,4 +1,4 @@
-"""The model in the box decodes out of the box, is what its record says, and is small."""
+"""The models in the box work out of the box, are what their records say, and are small."""
 
 import json
 
@@ -6,23 +6,40 @@ import pytest
 import torch
 
 from bit_speech import BITForCTC, BITProcessorWithDecoder, sample_checkpoint
+from bit_speech.data.splits import comparable_text
 from bit_speech.evaluation import word_error_rate
 from bit_speech.hub.card_facts import CardFacts, Measurements
 from bit_speech.hub.cards import model_card
-from bit_speech.sample_checkpoints import RECORD_NAME, file_hashes
+from bit_speech.sample_checkpoints import (
+    RECORD_NAME,
+    file_hashes,
+    sample_names,
+    sample_participant,
+    sample_trials,
+)
 from bit_speech.simulation import SimulatedParticipant
+from bit_speech.transcription import Transcriber
+
+NAMES = ["sim-ctc", "sim-llm"]
 
 
-def record():
-    return json.loads((sample_checkpoint("sim-ctc") / RECORD_NAME).read_text())
+def record(name="sim-ctc"):
+    return json.loads((sample_checkpoint(name) / RECORD_NAME).read_text())
 
 
-def test_every_file_is_the_one_that_was_recorded():
-    assert file_hashes(sample_checkpoint("sim-ctc")) == record()["sha256"]
+def test_the_models_in_the_box_are_those():
+    assert sample_names() == NAMES
 
 
-def test_the_checkpoint_is_small_and_holds_nothing_that_runs():
-    files = [path for path in sample_checkpoint("sim-ctc").rglob("*") if path.is_file()]
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_is_the_one_that_was_recorded(name):
+    assert file_hashes(sample_checkpoint(name)) == record(name)["sha256"]
+    assert record(name)["settings"]["seed"] == 0 and len(record(name)["git_commit"]) >= 40
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_checkpoint_is_small_and_holds_nothing_that_runs(name):
+    files = [path for path in sample_checkpoint(name).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 6_000_000
     assert {path.suffix for path in files} <= {".json", ".safetensors", ".npz", ".bin"}
 
@@ -48,6 +65,29 @@ def test_the_recorded_rates_are_those_of_a_decoder_that_works():
     assert test["wer"]["num_sentences"] == record()["settings"]["num_test_sentences"]
 
 
+def test_the_end_to_end_model_writes_held_out_sentences():
+    trials = sample_trials("sim-llm", 8)
+    transcriber = Transcriber.from_pretrained(sample_checkpoint("sim-llm"))
+    written = [one.text for one in transcriber.transcribe(trials)]
+    test = record("sim-llm")["test"]
+    said = [trial["text"] for trial in trials]
+    # Eight sentences scatter around the recorded rate; a model that ignores what it reads is far above it.
+    assert word_error_rate(said, written, num_bootstrap=0).rate < test["wer"]["rate"] + 0.25
+    shuffled = word_error_rate(said, written[1:] + written[:1], num_bootstrap=0).rate
+    assert shuffled > word_error_rate(said, written, num_bootstrap=0).rate + 0.1
+
+
+def test_the_end_to_end_models_held_out_sentences_were_never_learnt():
+    participant, before = sample_participant("sim-llm"), sample_participant("sim-ctc")
+    learnt = set(map(comparable_text, participant.sentences("train"))) | set(
+        map(comparable_text, before.sentences("train"))
+    )
+    test = [comparable_text(text) for text in participant.sentences("test")]
+    left_out = record("sim-llm")["test_sentences_left_out"]
+    assert sum(text in learnt for text in test) == left_out
+    assert record("sim-llm")["test"]["wer"]["num_sentences"] == len(test) - left_out > 80
+
+
 def test_its_model_card_shows_how_to_name_the_session():
     card = model_card("lab/sim-ctc", sample_checkpoint("sim-ctc"), CardFacts(simulated=True), Measurements())
     assert 'processor([trial], participant_id="sim", session_id="sim.2024.01.05", return_tensors="pt")' in card
@@ -55,5 +95,7 @@ def test_its_model_card_shows_how_to_name_the_session():
 
 
 def test_an_unknown_name_is_refused_with_those_that_exist():
-    with pytest.raises(ValueError, match="'sim-llm'; there are sim-ctc"):
-        sample_checkpoint("sim-llm")
+    with pytest.raises(ValueError, match="'sim-gru'; there are sim-ctc, sim-llm"):
+        sample_checkpoint("sim-gru")
+    with pytest.raises(ValueError, match="count is 0; the participant has 1 to 200"):
+        sample_trials("sim-ctc", 0)
