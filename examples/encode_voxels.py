@@ -33,11 +33,10 @@ from bit_speech.evaluation.encoding import (
     region_table,
     story_block_bootstrap,
 )
-from bit_speech.evaluation.encoding_figures import curves_figure, surface_figure
+from bit_speech.evaluation.encoding_figures import curves_figure, surface_figure, surface_places
 from bit_speech.evaluation.noise_ceiling import noise_ceiling, share_of_ceiling
 from bit_speech.evaluation.story_features import story_features
 from bit_speech.files import write_bytes, write_json
-from bit_speech.import_utils import require
 from bit_speech.machine import git_commit, hardware
 
 
@@ -95,27 +94,14 @@ def areas_of(folder: Path) -> list[str] | None:
     return None
 
 
-def places_on_surface(folder: Path, fsaverage: Path) -> np.ndarray:
-    """Places of the vertices on the inflated surfaces in mm, the hemispheres side by side."""
-    surfaces = require("nibabel").freesurfer
+def draw_maps(maps: dict[str, np.ndarray], folder: Path, fsaverage: str, output: Path) -> None:
+    """Scores of the first model on the surface, and what the others gain over it."""
     numbers = json.loads((folder / "areas.json").read_text(encoding="utf-8"))["vertices"]
-    left, right = (surfaces.read_geometry(fsaverage / "surf" / f"{side}.inflated")[0] for side in ("lh", "rh"))
-    left[:, 0] -= left[:, 0].max() + 1.0
-    right[:, 0] -= right[:, 0].min() - 1.0
-    return np.concatenate([left, right])[numbers]
-
-
-def draw_maps(
-    maps: dict[str, list[np.ndarray]], folder: Path, fsaverage: Path, output: Path, shown: dict[str, str]
-) -> None:
-    """Mean over participants of each model, and what the others gain over the first."""
-    places, means = places_on_surface(folder, fsaverage), {name: np.mean(all_, axis=0) for name, all_ in maps.items()}
-    first, *others = means
-    write_bytes(output / "map.png", surface_figure(means[first], places, shown[first]))
+    places, (first, *others) = surface_places(fsaverage, numbers), maps
+    write_bytes(output / "map.png", surface_figure(maps[first], places, first))
     for number, name in enumerate(others, 1):
-        title = f"{shown[name]} minus {shown[first]}"
-        gain = surface_figure(means[name] - means[first], places, title, "gain in correlation")
-        write_bytes(output / f"map_gain_{number}.png", gain)
+        figure = surface_figure(maps[name] - maps[first], places, f"{name} minus {first}", "gain in correlation")
+        write_bytes(output / f"map_gain_{number}.png", figure)
 
 
 def predict(
@@ -172,8 +158,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     maps: dict[str, list[np.ndarray]] = {name: [] for name in arguments.models}
     for person in people:
         training = [story for story, run in runs[person].items() if run.split != "test"]
-        counts = arguments.story_counts or [len(training)]
-        for count in counts:
+        for count in (totals := arguments.story_counts or [len(training)]):
             base = None
             for name in arguments.models:
                 by_layer = [
@@ -181,7 +166,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                     for layer in arguments.layers
                 ]
                 numbers = score(by_layer, base, runs[person], arguments, areas_of(folder))
-                if count == counts[-1]:
+                if count == totals[-1]:
                     upper = by_layer[-arguments.upper_layers :]
                     maps[name].append(np.mean([pooled_correlation(stories) for stories in upper], axis=0))
                 rows.append({"participant": person, "model": name, "stories": count, **numbers})
@@ -194,15 +179,16 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         ]
         for name in arguments.models
     }
-    result = {"rows": rows, "mean_over_participants": curves, "settings": parser.resolved}
-    result |= {"git_commit": git_commit(), "hardware": hardware()}
+    result = {"rows": rows, "mean_over_participants": curves, "settings": parser.resolved, "hardware": hardware()}
+    result["git_commit"] = git_commit()
     output = Path(arguments.output_dir)
     write_json(output / "encoding.json", result)
     shown = {name: Path(name).parent.name or name if Path(name).name == "merged" else name for name in curves}
-    short = {shown[name]: curve for name, curve in curves.items()}
-    write_bytes(output / "encoding.png", curves_figure(short, "stories", "correlation with test stories"))
+    figure = curves_figure({shown[n]: c for n, c in curves.items()}, "stories", "correlation with test stories")
+    write_bytes(output / "encoding.png", figure)
     if arguments.fsaverage:
-        draw_maps(maps, folder, Path(arguments.fsaverage), output, shown)
+        means = {shown[name]: np.mean(scores, axis=0) for name, scores in maps.items()}
+        draw_maps(means, folder, arguments.fsaverage, output)
     print(json.dumps(curves, indent=2))
     return result
 

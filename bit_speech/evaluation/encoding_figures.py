@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from bit_speech.evaluation.figure_style import ACCENT, GRID, INK, MUTED, SECOND, STYLE, png
+from bit_speech.import_utils import require
 
 _COLOURS = (ACCENT, SECOND, "#0f766e", "#7c3aed", MUTED, "#b45309")
 
@@ -126,3 +128,22 @@ def surface_figure(scores: np.ndarray, coordinates: np.ndarray, title: str, labe
             bar.set_label(label)
         figure.suptitle(title, fontsize=9.5)
         return png(figure)
+
+
+def surface_places(fsaverage: str | Path, vertices: Sequence[int]) -> np.ndarray:
+    """Read where vertices of FreeSurfer's template lie on the inflated surfaces, the hemispheres side by side.
+
+    Args:
+        fsaverage (`str`): folder of the template, with `surf/lh.inflated` and `surf/rh.inflated`.
+        vertices (sequence of `int`): numbers over both hemispheres, the left one first, as
+            `datasets_scripts/project_to_fsaverage.py` writes them.
+
+    Returns:
+        `np.ndarray` of shape `(X, 3)`: mm, for [`surface_figure`].
+    """
+    surfaces = require("nibabel").freesurfer
+    folder = Path(fsaverage) / "surf"
+    left, right = (surfaces.read_geometry(folder / f"{side}.inflated")[0] for side in ("lh", "rh"))
+    left[:, 0] -= left[:, 0].max() + 1.0
+    right[:, 0] -= right[:, 0].min() - 1.0
+    return np.concatenate([left, right])[np.asarray(vertices)]

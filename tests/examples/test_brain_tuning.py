@@ -50,11 +50,10 @@ def test_scores_are_drawn_on_the_surface_of_the_template(tmp_path):
         points, faces = 40 * rng.normal(size=(50, 3)), np.array([[0, 1, 2]])
         nibabel.freesurfer.write_geometry(tmp_path / "fsaverage" / "surf" / f"{side}.inflated", points, faces)
     (tmp_path / "areas.json").write_text(json.dumps({"areas": ["A1"] * 4, "vertices": [0, 49, 50, 99]}))
-    places = encode_voxels.places_on_surface(tmp_path, tmp_path / "fsaverage")
+    places = encode_voxels.surface_places(tmp_path / "fsaverage", [0, 49, 50, 99])
     assert (places[:2, 0] < 0).all() and (places[2:, 0] > 0).all()
-    maps = {"base": [rng.normal(size=4)], "tuned": [rng.normal(size=4)]}
-    names = {"base": "base", "tuned": "tuned"}
-    encode_voxels.draw_maps(maps, tmp_path, tmp_path / "fsaverage", tmp_path / "out", names)
+    maps = {"base": rng.normal(size=4), "tuned": rng.normal(size=4)}
+    encode_voxels.draw_maps(maps, tmp_path, str(tmp_path / "fsaverage"), tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["map.png", "map_gain_1.png"]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from bit_speech.arguments import ExperimentParser, load_config
 from bit_speech.data.aligned_segments import write_segments
+from bit_speech.experiments import ieeg_audio_recordings as recordings
 from bit_speech.simulation.continuous import ContinuousConfig, SimulatedPatient
 from configuration_bit import IEEGAudioConfig
 from processing_bit import IEEGAudioProcessor
@@ -110,15 +111,15 @@ def test_a_simulated_patient_may_be_asked_for_ideal_speech_too(tmp_path):
     arguments = script.ExperimentArguments(
         simulate={"s1": PATIENT}, extra_targets='{"speech": {"audio_features": "ideal_speech"}}'
     )
-    data = script.read_windows(arguments)
-    both = script.of_conditions(data.sets[0], "train", "ambient+clean")
+    data = recordings.read_windows(arguments)
+    both = recordings.of_conditions(data.sets[0], "train", "ambient+clean")
     assert set(both.condition.tolist()) == {"ambient", "clean"} and set(both.split.tolist()) == {"train"}
     assert data.target_sizes == {"speech": 64} and data.sets[0].targets.shape[1] == 104
     assert len(data.positions["s1"]) == 6
-    lost = script.Recordings(data.sets, {}, data.target_sizes, data.channels, {})
+    lost = recordings.Recordings(data.sets, {}, data.target_sizes, data.channels, {})
     arguments.model_config = {"read_in": "position"}
     with pytest.raises(ValueError, match="no channel of s1"):
-        script.build(arguments, data.sets, lost)
+        recordings.build(arguments, data.sets, lost)
 
 
 @pytest.mark.parametrize(
