@@ -119,6 +119,8 @@ def reach(words, monkeypatch):
     return reached.value.parser, reached.value.argv
 
 
+# A benchmark that another test has imported is run a second time here, as a program.
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command.where}: {' '.join(command.words)}")
 def test_a_command_that_is_shown_exists_with_all_its_flags_and_files(command, monkeypatch):
     words = command.words
