@@ -1,11 +1,20 @@
 """The models in the box work out of the box, are what their records say, and are small."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from bit_speech import BITForCTC, BITProcessorWithDecoder, sample_checkpoint
+from bit_speech import (
+    BITConfig,
+    BITFeatureExtractor,
+    BITForCTC,
+    BITForMaskedModeling,
+    BITProcessorWithDecoder,
+    load_pretrained_encoder,
+    sample_checkpoint,
+)
 from bit_speech.data.splits import comparable_text
 from bit_speech.evaluation import word_error_rate
 from bit_speech.hub.card_facts import CardFacts, Measurements
@@ -17,10 +26,10 @@ from bit_speech.sample_checkpoints import (
     sample_participant,
     sample_trials,
 )
-from bit_speech.simulation import SimulatedParticipant
+from bit_speech.simulation import PRESETS, SimulatedParticipant
 from bit_speech.transcription import Transcriber
 
-NAMES = ["sim-ctc", "sim-llm"]
+NAMES = ["sim-ctc", "sim-encoder", "sim-llm"]
 
 
 def record(name="sim-ctc"):
@@ -65,6 +74,35 @@ def test_the_recorded_rates_are_those_of_a_decoder_that_works():
     assert test["wer"]["num_sentences"] == record()["settings"]["num_test_sentences"]
 
 
+def test_the_pretrained_encoder_fills_in_what_is_hidden_of_its_participants():
+    folder = sample_checkpoint("sim-encoder")
+    model = BITForMaskedModeling.from_pretrained(folder).eval()
+    people = record("sim-encoder")["participants"]
+    assert sorted(people) == sorted(model.config.participants)
+    name, seed = next(iter(people.items()))
+    extractor = BITFeatureExtractor.from_pretrained(folder)
+    speaker = SimulatedParticipant(replace(PRESETS["demo"], participant_id=name), seed=seed)
+    trials = [trial.features for trial, _ in zip(speaker.trials("test"), range(8))]
+    torch.manual_seed(0)
+    with torch.no_grad():
+        inputs = extractor(
+            trials, participant_id=name, block_index=0, feature_kinds=speaker.feature_kinds, return_tensors="pt"
+        )
+        outputs = model(**inputs)
+    # The mean of the block, which is zero after z-scoring, explains nothing of it.
+    assert outputs.r2 > 0 and min(record("sim-encoder")["held_out_reconstruction"].values()) > 0
+
+
+def test_the_pretrained_encoder_goes_to_another_participant():
+    folder = sample_checkpoint("sim-encoder")
+    before = BITConfig.from_pretrained(folder).to_dict()
+    model = BITForCTC(BITConfig.from_dict({**before, "participants": {"sim": 128}, "mask_ratio": 0.0}))
+    assert load_pretrained_encoder(model, folder) == {"sim": "new"}
+    pretrained = BITForMaskedModeling.from_pretrained(folder)
+    for name, weight in pretrained.encoder.layers.state_dict().items():
+        assert torch.equal(weight, model.encoder.layers.state_dict()[name]), name
+
+
 def test_the_end_to_end_model_writes_held_out_sentences():
     trials = sample_trials("sim-llm", 8)
     transcriber = Transcriber.from_pretrained(sample_checkpoint("sim-llm"))
@@ -95,7 +133,7 @@ def test_its_model_card_shows_how_to_name_the_session():
 
 
 def test_an_unknown_name_is_refused_with_those_that_exist():
-    with pytest.raises(ValueError, match="'sim-gru'; there are sim-ctc, sim-llm"):
+    with pytest.raises(ValueError, match="'sim-gru'; there are sim-ctc, sim-encoder, sim-llm"):
         sample_checkpoint("sim-gru")
     with pytest.raises(ValueError, match="count is 0; the participant has 1 to 200"):
         sample_trials("sim-ctc", 0)

@@ -20,8 +20,8 @@ def sample_checkpoint(name: str) -> Path:
 
     Args:
         name (`str`): `"sim-ctc"`: an encoder with CTC, its lexicon and its language model, trained on the participant
-            `SimulatedParticipant("demo")`. `"sim-llm"`: an end-to-end model of the same participant, who speaks in 50
-            words.
+            `SimulatedParticipant("demo")`. `"sim-encoder"`: an encoder pretrained on other simulated participants,
+            without labels. `"sim-llm"`: an end-to-end model of the first participant, who speaks in 50 words.
 
     Returns:
         `Path`: for `from_pretrained`. `record.json` in it says how it was made and how well it decodes.
