@@ -112,7 +112,7 @@ def test_the_end_to_end_model_writes_held_out_sentences():
     # Eight sentences scatter around the recorded rate; a model that ignores what it reads is far above it.
     assert word_error_rate(said, written, num_bootstrap=0).rate < test["wer"]["rate"] + 0.25
     shuffled = word_error_rate(said, written[1:] + written[:1], num_bootstrap=0).rate
-    assert shuffled > word_error_rate(said, written, num_bootstrap=0).rate + 0.1
+    assert shuffled > word_error_rate(said, written, num_bootstrap=0).rate + 0.5
 
 
 def test_the_end_to_end_models_held_out_sentences_were_never_learnt():
