@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import RESULTS, by_name, compact, numbers, run_cells, save_result
+from benchmarks.common import RESULTS, by_name, compact, interval, numbers, run_cells, save_result
 from benchmarks.end_to_end_cells import BEAMS, PROMPT, RECIPE, REFERENCE, VARIANTS, run_cell, weigh_again
 from benchmarks.end_to_end_people import IMAGINED, SEEDS, WORK, Person, comparable, held_out_sentences
 from bit_speech.files import write_json
@@ -126,19 +126,6 @@ def compared(cells: list[dict[str, Any]], references: list[dict[str, Any]], draw
         first, second = a["test"]["greedy"], b["test"]["greedy"]
         tables.append((numbers(first["errors"]) - numbers(second["errors"]), numbers(first["lengths"])))
     return interval(tables, np.random.default_rng(0), draws)
-
-
-def interval(tables: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator, draws: int) -> list[float]:
-    """Sum of the first over the sum of the second column, and its 95 % interval over seeds and sentences."""
-    values = np.empty(draws)
-    for draw in range(draws):
-        top = bottom = 0
-        for index in rng.integers(len(tables), size=len(tables)):
-            chosen = rng.integers(len(tables[index][0]), size=len(tables[index][0]))
-            top, bottom = top + tables[index][0][chosen].sum(), bottom + tables[index][1][chosen].sum()
-        values[draw] = top / bottom
-    whole = sum(top.sum() for top, _ in tables) / sum(bottom.sum() for _, bottom in tables)
-    return [float(whole), float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))]
 
 
 def summarise(measure_again: bool = False) -> dict[str, Any]:

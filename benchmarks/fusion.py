@@ -289,6 +289,13 @@ def run_systems(
     facts |= {"n_best_score_scale": scale, **more}
     found["best single model, rescored"] = [one[best][0].text for one in rescored["test"]]
     found["vote after rescoring"] = [confusion_network([x[0].text for x in one]).best() for one in rescored["test"]]
+    scale = tune_votes(rescored["tuning"], texts["tuning"])
+    facts["rescored_score_scale"] = scale
+    rescored_networks = {
+        part: [confusion_network(candidates_from_nbest(one, score_scale=scale)) for one in rescored[part]]
+        for part in ("tuning", "test")
+    }
+    found["vote on rescored n-best lists"] = [network.best() for network in rescored_networks["test"]]
     merger = LLMMerger.from_pretrained(options.causal_lm, instruction="", dtype="float32")
     for stage in ("sft", "dpo"):
         start = time.process_time()
@@ -298,7 +305,11 @@ def run_systems(
         found[f"{name}, free"] = merger.merge(firsts["test"])
         tune_choice(merger, firsts["tuning"], networks["tuning"], texts["tuning"])
         found[f"{name}, among the network's sentences"] = merger.choose(firsts["test"], networks["test"])
-        facts[name] = {"vote_weight": merger.vote_weight, "cpu_s": time.process_time() - start}
+        weights = {"vote_weight": merger.vote_weight}
+        tune_choice(merger, firsts["tuning"], rescored_networks["tuning"], texts["tuning"])
+        found[f"{name}, among the rescored network's"] = merger.choose(firsts["test"], rescored_networks["test"])
+        weights["vote_weight_rescored"] = merger.vote_weight
+        facts[name] = {**weights, "cpu_s": time.process_time() - start}
         print(name, facts[name], flush=True)
     found["mean of the log-probabilities before decoding"] = nbest["averaged"]
     found["oracle: best of the ten"] = [closest(row, text) for row, text in zip(firsts["test"], texts["test"])]
@@ -341,7 +352,13 @@ def main() -> None:
     for name, sentences in found.items():
         rate = word_error_rate(references, sentences)
         difference = paired_bootstrap(references, sentences, found["vote"])
-        rows.append({"system": name, "wer": rate.to_dict(), "minus_vote": difference.to_dict()})
+        beside = paired_bootstrap(references, sentences, found["vote on rescored n-best lists"])
+        rows.append(
+            {
+                "system": name, "wer": rate.to_dict(), "minus_vote": difference.to_dict(),
+                "minus_rescored_vote": beside.to_dict(),
+            }
+        )  # fmt: skip
         points = [
             100 * value for value in (difference.difference, difference.difference_low, difference.difference_high)
         ]

@@ -320,14 +320,14 @@ def fusion(result: dict[str, Any]) -> str:
     def rate(wer: dict[str, Any]) -> str:
         return f"{percent(wer['rate'])} [{percent(wer['low'])}, {percent(wer['high'])}]"
 
-    def points(row: dict[str, Any]) -> str:
-        values = [100 * row["minus_vote"][key] for key in ("difference", "difference_low", "difference_high")]
-        return f"{values[0]:+.2f} [{values[1]:+.2f}, {values[2]:+.2f}]"
+    def points(row: dict[str, Any], other: str) -> str:
+        values = [100 * row[other][key] for key in ("difference", "difference_low", "difference_high")]
+        return f"{values[0]:+.2f} [{values[1]:+.2f}, {values[2]:+.2f}]" if any(values) else "-"
 
     singles = [row["wer"]["rate"] for row in result["rows"] if row["system"].startswith("model ")]
-    rows = [["mean of the ten single models", percent(sum(singles) / len(singles)), "-"]]
+    rows = [["mean of the ten single models", percent(sum(singles) / len(singles)), "-", "-"]]
     rows += [
-        [row["system"], rate(row["wer"]), points(row) if row["system"] != "vote" else "-"]
+        [row["system"], rate(row["wer"]), points(row, "minus_vote"), points(row, "minus_rescored_vote")]
         for row in result["rows"]
         if not row["system"].startswith("model ")
     ]
@@ -335,7 +335,7 @@ def fusion(result: dict[str, Any]) -> str:
         "## Fusion of several models\n\n"
         f"`{result['command']}`. {result['what']}; everything tuned on other sentences. Mergers write or choose without any reference; oracles know it. "
         f"{machine_line(result)}\n"
-        + table(["system", "WER", "difference to the vote, points"], rows)
+        + table(["system", "WER", "minus the vote, points", "minus the vote on rescored lists"], rows)
         + result.get("note", "")
     )
 
@@ -360,13 +360,16 @@ def wav2vec2_brain(result: dict[str, Any]) -> str:
             for metric in ("cer", "wer", "cer_lm", "wer_lm")
         ]
         published = result["published_cer"].get(row["model"])
+        change = [100 * value for value in row.get("cer_minus_scratch", [])]
         rows.append(
             [
-                names[row["model"]], ", ".join(map(str, row["seeds"])), *rates, percent(published) if published else "-",
+                names[row["model"]], ", ".join(map(str, row["seeds"])), *rates,
+                f"{change[0]:+.1f} [{change[1]:+.1f}, {change[2]:+.1f}]" if change else "-",
+                percent(published) if published else "-",
                 f"{row['parameters'] / 1e6:.2f} M ({row['trainable_parameters'] / 1e6:.2f} M)",
             ]
         )  # fmt: skip
-    header = ["model", "seeds", "CER", "WER", "CER with LM", "WER with LM", "published CER (T12)",
+    header = ["model", "seeds", "CER", "WER", "CER with LM", "WER with LM", "CER minus from scratch, points", "published CER (T12)",
               "parameters (learning)"]  # fmt: skip
     text = (
         "## A speech model listens to the cortex\n\n"

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import RESULTS, by_name, compact, machine, numbers, run_cells, save_result
+from benchmarks.common import RESULTS, by_name, compact, interval, machine, numbers, run_cells, save_result
 from benchmarks.encoders import BIT_NOISE, RECIPES, latency_ms
 from bit_speech.files import write_json
 
@@ -345,19 +345,13 @@ def analyse(seed: int = 0, sentences: int = 60) -> dict[str, Any]:
     return result
 
 
-def pooled(cells: list[dict], metric: str, draws: int = 2000) -> list[float]:
-    """Errors over reference length of all seeds, with a 95 % interval over seeds and sentences."""
-    rng = np.random.default_rng(0)
-    tables = [(numbers(cell[metric]["errors"]), numbers(cell[metric]["lengths"])) for cell in cells]
-    values = []
-    for _ in range(draws):
-        errors = length = 0
-        for index in rng.integers(len(tables), size=len(tables)):
-            chosen = rng.integers(len(tables[index][0]), size=len(tables[index][0]))
-            errors, length = errors + tables[index][0][chosen].sum(), length + tables[index][1][chosen].sum()
-        values.append(errors / length)
-    whole = sum(errors.sum() for errors, _ in tables) / sum(lengths.sum() for _, lengths in tables)
-    return [float(whole), float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))]
+def pooled(cells: list[dict], metric: str, others: list[dict] | None = None) -> list[float]:
+    """Errors over reference length of all seeds, or that minus other cells' of the same seeds; with a 95 % interval."""
+    tables = []
+    for index, cell in enumerate(cells):
+        minus = numbers(others[index][metric]["errors"]) if others else 0
+        tables.append((numbers(cell[metric]["errors"]) - minus, numbers(cell[metric]["lengths"])))
+    return interval(tables, np.random.default_rng(0), 2000)
 
 
 def summarise() -> dict[str, Any]:
@@ -379,6 +373,9 @@ def summarise() -> dict[str, Any]:
             if scored:
                 row[metric] = pooled(scored, metric)
                 row[f"{metric}_by_seed"] = [cell[metric]["rate"] for cell in scored]
+        scratch = [cells["scratch", cell["seed"]] for cell in found if ("scratch", cell["seed"]) in cells]
+        if name != "scratch" and len(scratch) == len(found):
+            row["cer_minus_scratch"] = pooled(found, "cer", scratch)
         for key in ("training_bins_per_s", "training_seconds", "parameters", "trainable_parameters"):
             row[key] = float(np.median([cell[key] for cell in found]))
         row["latency_ms_median"] = float(np.median([cell["latency_ms"]["median"] for cell in found]))
