@@ -417,6 +417,11 @@ class BITForConditionalGeneration(BITPreTrainedModel, GenerationMixin):
         if input_features is not None:
             tokens, mask, _ = self.encode_neural(input_features, input_features_mask, session_index, participant_index)
             kwargs |= {"neural_tokens": tokens, "neural_mask": mask}
+        if self.config.neural_token_id < self.config.text_config.vocab_size:
+            # Large tables have spare rows, of which the marker is one; it is read, never written.
+            settings = kwargs.get("generation_config") or self.generation_config
+            others = kwargs.get("suppress_tokens") or settings.suppress_tokens or []
+            kwargs["suppress_tokens"] = [*others, self.config.neural_token_id]
         return super().generate(inputs, **kwargs)
 
     def prepare_inputs_for_generation(

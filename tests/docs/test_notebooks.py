@@ -16,7 +16,7 @@ TRAINING = {"pretraining", "your_own_participant"}
 
 
 def outputs(notebook):
-    """For every cell of code, the kinds of its outputs; in how many pieces they came depends on the machine."""
+    """For every cell of code, the kinds of its outputs; in how many pieces they come depends on the machine."""
     return [{output.output_type for output in cell.outputs} for cell in notebook.cells if cell.cell_type == "code"]
 
 
@@ -26,7 +26,9 @@ def outputs(notebook):
     ids=lambda path: path.stem,
 )
 def test_a_notebook_runs_and_gives_the_kinds_of_output_that_are_kept(path):
-    assert outputs(execute(path)) == outputs(nbformat.read(path, as_version=4))
+    # A warning that a machine adds is no fault of the notebook; an error in a cell ends `execute`.
+    kept, found = outputs(nbformat.read(path, as_version=4)), outputs(execute(path))
+    assert len(kept) == len(found) and all(kinds <= new for kinds, new in zip(kept, found))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -261,6 +261,17 @@ def test_greedy_generation_in_a_padded_batch_is_the_loop_by_hand(kind):
     assert found.tolist() == by_hand(model, made, 4)
 
 
+@pytest.mark.parametrize("ways", [{}, {"num_beams": 2}, {"suppress_tokens": [5]}])
+def test_the_marker_of_neural_tokens_is_never_written_where_the_table_has_a_row_for_it(ways):
+    text = {**TEXT, "vocab_size": 48, "tie_word_embeddings": False}
+    model, prompts = llm(text_config=text, neural_token_id=PLACE), batch(left=True)
+    likely = torch.zeros(48)
+    likely[PLACE], likely[5] = 100.0, 50.0
+    model.language_model.lm_head.bias = torch.nn.Parameter(likely)
+    written = model.generate(**prompts, max_new_tokens=4, do_sample=False, **ways)[:, prompts["input_ids"].shape[1] :]
+    assert PLACE not in written and (5 in written) == ("suppress_tokens" not in ways)
+
+
 def test_the_activity_is_encoded_once_however_many_beams_and_steps_there_are():
     model, made = llm(), batch(left=True)
     calls = []
