@@ -398,7 +398,7 @@ def wav2vec2_brain(result: dict[str, Any]) -> str:
             + "\n![Brain and speech features before and after the body](../benchmarks/results/wav2vec2_brain_features.png)\n"
         )
     speeds = [
-        [names[name], found["threads"], f"{row['parameters'] / 1e6:.2f} M", f"{row['bins_per_s']:,.0f}",
+        [names[name], str(found["threads"]), f"{row['parameters'] / 1e6:.2f} M", f"{row['bins_per_s']:,.0f}",
          f"{row['bins_per_cpu_s']:,.0f}", f"{row['cpu_speed_beside_bit']:.2f}x",
          f"{row['latency_ms']['median']:.1f} / {row['latency_ms']['p95']:.1f}"]
         for found in result.get("speed", []) for name, row in found["rows"].items()

@@ -383,6 +383,8 @@ def summarise() -> dict[str, Any]:
         rows.append(row)
     record = BODY / "speech_pretraining.json"
     body = json.loads(record.read_text()) if record.exists() else before.get("speech_body")
+    if body:
+        body["settings"].pop("output_dir", None)
     result = {
         "command": f"python -m benchmarks.{NAME}",
         "what": f"characters of test sentences of {PRESET} simulated participants, {EPOCHS} epochs",
