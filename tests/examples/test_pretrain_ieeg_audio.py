@@ -124,7 +124,7 @@ def test_a_simulated_patient_may_be_asked_for_ideal_speech_too(tmp_path):
 
 @pytest.mark.parametrize(
     "target, named",
-    [({"frames": "x"}, "rate_hz"), ({}, "audio_features"), ({"audio_features": "log_mel", "wieght": 1}, "wieght")],
+    [({"frames": "x"}, "rate_hz"), ({}, "audio_features"), ({"audio_features": "log_mel", "mass": 1}, "mass")],
 )
 def test_a_target_that_cannot_be_read_is_refused_at_once(target, named):
     with pytest.raises(ValueError, match=named):
