@@ -167,13 +167,20 @@ def _read_file(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         raise FileNotFoundError(f"there is no recording {path}")
     place = {"participant_id": arguments.participant_id, "session_id": arguments.session_id}
     if path.suffix == ".npy":
-        return {"features": np.load(path, allow_pickle=False), **place}
+        try:
+            return {"features": np.load(path, allow_pickle=False), **place}
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path} cannot be read: save it again with np.save(path, features)") from error
     if path.suffix not in _FORMATS:
         raise ValueError(
             f"{path} is no .npy, .npz, .h5 or .hdf5 file; `bit-speech convert participant` reads NWB and more"
         )
     recordings = importlib.import_module("datasets_scripts.recordings")
-    with recordings.open_recording(path, _FORMATS[path.suffix]) as recording:
+    try:
+        opened = recordings.open_recording(path, _FORMATS[path.suffix])
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): copy or save the file again") from error
+    with opened as recording:
         try:
             return {"features": np.asarray(recording.get(arguments.field)), **place}
         except ValueError as error:

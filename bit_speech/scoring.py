@@ -138,7 +138,7 @@ def load_lm(path: str) -> NGramLM:
     """Read a word n-gram model.
 
     Args:
-        path (`str`): `.arpa[.gz|.xz]`, or a file written by `NGramLM.save`.
+        path (`str`): `.arpa[.gz|.xz|.bz2]`, or a file written by `NGramLM.save`.
 
     Returns:
         `NGramLM`: the model.
@@ -149,7 +149,7 @@ def load_lm(path: str) -> NGramLM:
     """
     from bit_speech.decoding import NGramLM
 
-    is_arpa = any(path.endswith(ending) for ending in (".arpa", ".arpa.gz", ".arpa.xz"))
+    is_arpa = any(path.endswith(ending) for ending in (".arpa", ".arpa.gz", ".arpa.xz", ".arpa.bz2"))
     return NGramLM.from_arpa(path) if is_arpa else NGramLM.load(path)
 
 

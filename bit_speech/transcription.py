@@ -97,7 +97,7 @@ class Transcriber:
         config = getattr(model.config, "encoder_config", model.config)
         stride = getattr(config, "patch_stride", None) or config.patch_size
         self.seconds_per_frame = stride * processor.feature_extractor.bin_size_ms / 1000
-        self._min_bins = config.patch_size
+        self.min_bins = int(config.patch_size)
 
     @classmethod
     def from_pretrained(
@@ -215,7 +215,7 @@ class Transcriber:
             try:
                 signal = self._signal(trial, trials, statistics)
                 found: dict[str, Any] = {"text": ""}  # of a trial without a frame
-                if len(trial["features"]) >= self._min_bins:
+                if len(trial["features"]) >= self.min_bins:
                     if self.model.can_generate():
                         found = self._generate(signal, num_best, max(num_beams, num_best))
                     else:
@@ -224,6 +224,20 @@ class Transcriber:
                 name = ", ".join(f"{key} {value}" for key, value in place.items()) or f"number {number}"
                 raise ValueError(f"trial {name}: {error}") from error
             yield Transcription(**found, place=place, reference=trial.get("text"))
+
+    def log_probs(self, batch: Any) -> np.ndarray:
+        """Run a CTC model on one trial.
+
+        Args:
+            batch (`BatchFeature`): what the processor makes of the trial.
+
+        Returns:
+            `np.ndarray` of shape `(P, V)`: float32, natural-log probabilities of every frame.
+        """
+        import torch
+
+        with torch.inference_mode():
+            return self.model(**batch.to(self.model.device)).logits[0].float().log_softmax(dim=-1).cpu().numpy()
 
     def _signal(
         self, trial: Mapping[str, Any], trials: Sequence[Mapping[str, Any]], statistics: dict[Any, Any]
@@ -248,11 +262,7 @@ class Transcriber:
     def _decode(
         self, signal: dict[str, Any], num_best: int, on_partial: Callable[[float, PartialText], None] | None
     ) -> dict[str, Any]:
-        import torch
-
-        batch = self.processor(signal.pop("features"), return_tensors="pt", **signal).to(self.model.device)
-        with torch.inference_mode():
-            scores = self.model(**batch).logits[0].float().log_softmax(dim=-1).cpu().numpy()
+        scores = self.log_probs(self.processor(signal.pop("features"), return_tensors="pt", **signal))
         if self.words is None:
             return {"text": self.processor.decode_ctc(scores.argmax(axis=-1).tolist())}
         if on_partial is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -62,9 +63,9 @@ class NpzRecording(Recording):
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = np.load(path, allow_pickle=False)
-        if not isinstance(self._file, np.lib.npyio.NpzFile):
+        if not zipfile.is_zipfile(path):
             raise ValueError("it is no NPZ file: save it with np.savez(path, features=..., text=...)")
+        self._file = np.load(path, allow_pickle=False)
 
     def get(self, name: str) -> Any:
         """Look an array up; see [`Recording.get`]."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from trials import Trial, UnreadableTrial, check_trial
 
 from bit_speech.decoding import Hypothesis, PartialText
@@ -104,7 +103,7 @@ class Listener:
                 raise ValueError(f"{end_to_end} is no end-to-end model: give it as --model")
         self.extractor = main.processor.feature_extractor
         config = getattr(main.model.config, "encoder_config", main.model.config)
-        self._min_bins = int(config.patch_size)
+        self._min_bins = main.min_bins
         self.causal = bool(getattr(config, "causal", False))
 
     def check(self, trial: Trial) -> Trial:
@@ -170,14 +169,13 @@ class Listener:
         transcript = Transcript(trial)
         if self.cascade is None:
             return transcript
-        model, config = self.cascade.model, self.cascade.model.config
+        config = self.cascade.model.config
         start = time.perf_counter()
         columns = _columns(self.extractor, trial)
-        inputs = self.cascade.processor(columns.pop("features"), return_tensors="pt", **columns).to(model.device)
+        inputs = self.cascade.processor(columns.pop("features"), return_tensors="pt", **columns)
         transcript.timing["features"] = time.perf_counter() - start
         start = time.perf_counter()
-        with torch.inference_mode():
-            scores = model(**inputs).logits[0].float().log_softmax(dim=-1).cpu().numpy()
+        scores = self.cascade.log_probs(inputs)
         transcript.timing["network"] = time.perf_counter() - start
         transcript.log_probs = scores
         transcript.labels = [config.id2label[index] for index in range(scores.shape[1])]

@@ -4,6 +4,7 @@ import argparse
 import json
 import shutil
 
+import h5py
 import numpy as np
 import pytest
 
@@ -201,3 +202,14 @@ def test_a_trial_that_does_not_fit_the_model_is_named(tmp_path, capsys):
     np.save(tmp_path / "narrow.npy", np.zeros((50, 3), np.float32))
     assert main(["decode", "--model", "sim-ctc", str(tmp_path / "narrow.npy"), "--session_id", "sim.2024.01.05"]) == 2
     assert "trial session_id sim.2024.01.05: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["junk.npz", "junk.npy", "short.h5"])
+def test_a_damaged_file_is_refused_by_its_name_and_nobody_is_advised_to_unpickle_it(tmp_path, capsys, name):
+    whole = tmp_path / "whole.h5"
+    with h5py.File(whole, "w") as file:
+        file["features"] = np.zeros((200, 128), np.float32)
+    (tmp_path / name).write_bytes(whole.read_bytes()[:5000] if name.endswith("h5") else b"no recording")
+    assert main(["decode", "--model", "sim-ctc", str(tmp_path / name)]) == 2
+    said = capsys.readouterr().err
+    assert f"{name} cannot be read" in said and "again" in said and "pickle" not in said

@@ -140,6 +140,8 @@ class MappedFile:
 
     def release_pages(self) -> None:
         """Give the pages back if this process has mapped many (96 MB of files) since the last time; Linux only."""
+        if len(self._map) <= _RESIDENT_BYTES:  # not worth asking the system after every sentence
+            return
         if _resident_file_bytes() - self._floor > _RESIDENT_BYTES:
             self._map.madvise(mmap.MADV_DONTNEED)
             self._floor = _resident_file_bytes()

@@ -19,11 +19,11 @@ from transformers.hf_argparser import HfArg
 
 from bit_speech.arguments import ExperimentParser
 from bit_speech.data import Augmentation
-from bit_speech.decoding import NGramLM
 from bit_speech.decoding.spelling import SpellingDecoder
 from bit_speech.evaluation import character_error_rate, word_error_rate
 from bit_speech.evaluation.spelled_text import score_spelling
 from bit_speech.experiments.trials import check_source, column, read_trials
+from bit_speech.scoring import load_lm
 from bit_speech.training import COMMON_SETTINGS, BITTrainer, BITTrainingArguments, newest_complete_checkpoint
 from bit_speech.training.published_quirks import first_blocks, mean_over_batches
 from bit_speech.training.speech_body import REGIMES, build_speech_model, speech_optimizers
@@ -195,7 +195,7 @@ def score(arguments: ExperimentArguments, trainer: Any, trials: Any) -> dict[str
         return {"phonemes": trainer.evaluate(trials, metric_key_prefix="test")["test_per"]}
     tokenizer, texts, decoder = trainer.processing_class.tokenizer, column(trials, "text"), None
     if arguments.lm is not None:
-        lm = NGramLM.from_arpa(arguments.lm) if ".arpa" in Path(arguments.lm).name else NGramLM.load(arguments.lm)
+        lm = load_lm(arguments.lm)
         decoder = SpellingDecoder(lm.words, lm, tokenizer.characters, len(tokenizer), tokenizer.blank_token_id)
     rates, found = score_spelling(texts, trainer.predict_log_probs(trials), tokenizer, decoder)
     scores: dict[str, Any] = {name: rate.to_dict() for name, rate in rates.items()}
