@@ -130,7 +130,7 @@ def _register_pipelines() -> None:
     from transformers import AutoModelForCTC, AutoModelForMultimodalLM
     from transformers.pipelines import PIPELINE_REGISTRY
 
-    from modeling_bit.pipeline_bit import NeuralToTextPipeline
+    from bit_speech.pipelines import NeuralToTextPipeline
 
     if "neural-to-text" not in PIPELINE_REGISTRY.supported_tasks:
         PIPELINE_REGISTRY.register_pipeline(

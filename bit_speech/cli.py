@@ -151,20 +151,17 @@ def build_parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser(
         "evaluate",
-        help="error rates of a trained model on trials, with words if given a lexicon",
-        epilog="example:\n  bit-speech evaluate --model runs/me/model --trials runs/me/trials --lexicon cmudict --lm "
-        "lm.bin\n\nWithout --lexicon only phonemes are scored.",
+        help="error rates of a trained model on trials: phonemes, words, letters",
+        epilog="examples:\n  bit-speech evaluate --model runs/me/model --trials runs/me/trials\n"
+        "  bit-speech evaluate --model runs/me/model --trials runs/me/trials --lexicon cmudict --lm lm.bin\n\n"
+        "Words are written by the decoder beside the model (as `bit-speech finetune` saves one), by one of --lexicon\n"
+        "and --lm, or by an end-to-end model itself; without any of these phonemes are scored.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     evaluate.add_argument("--model", required=True, help="folder or Hub name of model and processor")
     evaluate.add_argument("--trials", required=True, help="folder written by `bit-speech convert`")
     evaluate.add_argument("--split", default="validation", help="split to score (default: validation)")
-    evaluate.add_argument("--lexicon", help="word<TAB>phonemes file; without it only phonemes are scored")
-    evaluate.add_argument("--lm", help="n-gram language model, .arpa[.gz|.xz] or saved by NGramLM.save")
-    evaluate.add_argument("--beam_size", type=int, default=500)
-    evaluate.add_argument("--lm_weight", type=float, default=1.0)
-    evaluate.add_argument("--acoustic_scale", type=float, default=0.5)
-    evaluate.add_argument("--word_score", type=float, default=0.0)
+    decode_command.add_decoder_arguments(evaluate)
     evaluate.add_argument(
         "--output_dir", default="runs/evaluation", help="metrics.json, predictions.jsonl and the report"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,11 +24,11 @@ examples:
   bit-speech decode --model runs/t15/model --trials runs/t15/trials --submission brain_to_text_25 --output t15.csv
 
 A model folder with a decoder beside it (as `bit-speech finetune` saves one) writes words; give --lexicon and --lm
-otherwise, or get phonemes. End-to-end models write words by themselves. Files are .npy, .npz or .h5/.hdf5 with one
-trial each, (bins, channels); those of one call are one block of one session. Anything else: bit-speech convert.
+otherwise, or get phonemes. End-to-end models write words by themselves. Files are .npy, .npz, .h5/.hdf5 or .nwb with
+one trial each, (bins, channels), or HDF5 with a trial per group. They may say their session_id, block_index and text;
+those that say neither session nor block are taken for one block. Longer recordings: bit-speech convert.
 """
 SUBMISSIONS = ("brain_to_text_24", "brain_to_text_25")
-_FORMATS = {".npz": "npz", ".h5": "hdf5", ".hdf5": "hdf5"}
 _DECODER_SETTINGS = ("beam_size", "lm_weight", "acoustic_scale", "word_score")
 # Scoring refuses an empty line; any frequent word costs no more errors than nothing.
 _FILLER = "the"
@@ -41,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser (`argparse.ArgumentParser`): is changed.
     """
-    parser.add_argument("files", nargs="*", metavar="FILE", help="recordings of one trial each")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="recordings of trials: .npy, .npz, .h5, .hdf5, .nwb")
     parser.add_argument("--model", required=True, help="folder or Hub name, or a model in the box: sim-ctc, sim-llm")
     parser.add_argument("--trials", help="folder written by `bit-speech convert`, instead of files")
     parser.add_argument("--split", default="test", help="split of --trials (default: test)")
@@ -50,16 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N trials")
     parser.add_argument(
-        "--field", default="features", help="what NPZ and HDF5 files call the features (default: features)"
+        "--field", help="what files call the features (default: features, neural, input_features or neural_features)"
     )
-    parser.add_argument("--participant_id", help="of the files (default: the model's only one)")
-    parser.add_argument("--session_id", help="of the files, for models that know their sessions")
-    parser.add_argument("--lexicon", help="word<TAB>phonemes file, or cmudict, instead of the model's own decoder")
-    parser.add_argument("--lm", help="n-gram language model, .arpa[.gz|.xz] or saved by `bit-speech build-lm`")
-    parser.add_argument("--beam_size", type=int, help="hypotheses kept (default: the saved decoder's, or 500)")
-    parser.add_argument("--lm_weight", type=float, help="(default: the saved decoder's, or 1.0)")
-    parser.add_argument("--acoustic_scale", type=float, help="(default: the saved decoder's, or 0.5)")
-    parser.add_argument("--word_score", type=float, help="(default: the saved decoder's, or 0.0)")
+    parser.add_argument("--participant_id", help="of the files (default: what they say, or the model's only one)")
+    parser.add_argument("--session_id", help="of the files, for models that know their sessions (default: as they say)")
+    add_decoder_arguments(parser)
     parser.add_argument("--nbest", type=int, default=1, metavar="N", help="the N best sentences of each trial")
     parser.add_argument("--stream", action="store_true", help="show each sentence as it grows: settled | still open")
     parser.add_argument(
@@ -67,6 +61,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", metavar="FILE", help="write there instead of to standard output")
     parser.add_argument("--submission", choices=SUBMISSIONS, help="write --output as this benchmark wants it")
+
+
+def add_decoder_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the flags that choose a word decoder; those left out are the saved decoder's.
+
+    Args:
+        parser (`argparse.ArgumentParser`): is changed.
+    """
+    parser.add_argument("--lexicon", help="word<TAB>phonemes file, or cmudict, instead of the model's own decoder")
+    parser.add_argument("--lm", help="n-gram language model, .arpa[.gz|.xz] or saved by `bit-speech build-lm`")
+    parser.add_argument("--beam_size", type=int, help="hypotheses kept (default: the saved decoder's, or 500)")
+    parser.add_argument("--lm_weight", type=float, help="(default: the saved decoder's, or 1.0)")
+    parser.add_argument("--acoustic_scale", type=float, help="(default: the saved decoder's, or 0.5)")
+    parser.add_argument("--word_score", type=float, help="(default: the saved decoder's, or 0.0)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -110,6 +118,8 @@ def _check(arguments: argparse.Namespace) -> None:
     for name in ("nbest", "limit", "simulated"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise ValueError(f"--{name} is {getattr(arguments, name)}; give 1 or more")
+    if not arguments.files and (arguments.field or arguments.participant_id or arguments.session_id):
+        raise ValueError("--field, --participant_id and --session_id belong to files; converted trials know theirs")
     if arguments.submission and not (arguments.output and arguments.trials):
         raise ValueError("--submission needs --trials, the whole test split, and --output, the file to upload")
     if arguments.submission and (arguments.json or arguments.stream or arguments.limit):
@@ -123,8 +133,6 @@ def _load(arguments: argparse.Namespace) -> Transcriber:
     in_the_box = arguments.model in sample_names() and not Path(arguments.model).exists()
     name = sample_checkpoint(arguments.model) if in_the_box else arguments.model
     settings = {key: getattr(arguments, key) for key in _DECODER_SETTINGS if getattr(arguments, key) is not None}
-    if arguments.lexicon:
-        settings = {"acoustic_scale": 0.5, **settings}  # as `bit-speech evaluate` does
     # Confidences need a lattice, and so do lists; a sentence alone is found without one, and sooner.
     settings["num_hypotheses"] = max(10, arguments.nbest) if arguments.json or arguments.nbest > 1 else 1
     return Transcriber.from_pretrained(name, arguments.lexicon, arguments.lm, **settings)
@@ -139,7 +147,7 @@ def _trials(arguments: argparse.Namespace) -> Sequence[Mapping[str, Any]]:
         from bit_speech.data import TrialReader, load_trials
 
         return _Rows(TrialReader(load_trials(arguments.trials, arguments.split)))
-    return [_read_file(Path(name), arguments) for name in arguments.files]
+    return [trial for name in arguments.files for trial in _read_file(name, arguments)]
 
 
 class _Rows(Sequence[Mapping[str, Any]]):
@@ -160,31 +168,13 @@ class _Rows(Sequence[Mapping[str, Any]]):
         return self._reader[index]
 
 
-def _read_file(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    import numpy as np
+def _read_file(path: str, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Trials of a file; what is said on the command line beats what the file says."""
+    from bit_speech.data import read_trial_file
 
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no recording {path}")
-    place = {"participant_id": arguments.participant_id, "session_id": arguments.session_id}
-    if path.suffix == ".npy":
-        try:
-            return {"features": np.load(path, allow_pickle=False), **place}
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{path} cannot be read: save it again with np.save(path, features)") from error
-    if path.suffix not in _FORMATS:
-        raise ValueError(
-            f"{path} is no .npy, .npz, .h5 or .hdf5 file; `bit-speech convert participant` reads NWB and more"
-        )
-    recordings = importlib.import_module("datasets_scripts.recordings")
-    try:
-        opened = recordings.open_recording(path, _FORMATS[path.suffix])
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): copy or save the file again") from error
-    with opened as recording:
-        try:
-            return {"features": np.asarray(recording.get(arguments.field)), **place}
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}; name the features with --field") from error
+    said = {"participant_id": arguments.participant_id, "session_id": arguments.session_id}
+    for trial in read_trial_file(path, arguments.field):
+        yield trial | {name: value for name, value in said.items() if value is not None}
 
 
 def _transcribe(
@@ -196,9 +186,12 @@ def _transcribe(
     found = transcriber.transcribe(trials, num_best=arguments.nbest, on_partial=on_partial)
     # A bar where somebody looks, but not between sentences that are printed to the same terminal.
     shown = arguments.output is not None or not sys.stdout.isatty()
-    yield from tqdm(
-        found, total=len(trials), desc="decoding", unit="trial", disable=None if shown else True, leave=False
-    )
+    bar = tqdm(found, total=len(trials), desc="decoding", unit="trial", disable=None if shown else True, leave=False)
+    for number, one in enumerate(bar):
+        if not one.text:
+            place = ", ".join(f"{key} {value}" for key, value in one.place.items()) or f"number {number}"
+            print(f"decode: the sentence of trial {place} is empty", file=sys.stderr)
+        yield one
 
 
 def _print_partial(seconds: float, partial: PartialText) -> None:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
     from bit_speech.decoding import BeamSearchDecoder, Hypothesis, NGramLM
     from bit_speech.evaluation import ErrorRate
+    from bit_speech.transcription import Transcriber
+
+# Weight of a phoneme model's scores beside a language model, unless somebody has tuned one.
+ACOUSTIC_SCALE = 0.5
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Transcripts:
 
 def transcribe(
     log_probs: Sequence[np.ndarray],
-    decoder: BeamSearchDecoder | None = None,
+    decoder: BeamSearchDecoder | Transcriber | None = None,
     *,
     texts: Sequence[str | None] | None = None,
     phonemes: Sequence[str | None] | None = None,
@@ -54,7 +58,8 @@ def transcribe(
 
     Args:
         log_probs (`list[np.ndarray]`): per trial, float32 of shape `(P, 41)` in model class order.
-        decoder (`BeamSearchDecoder`, *optional*): makes the words; without it only phonemes are decoded.
+        decoder (`BeamSearchDecoder` or `Transcriber`, *optional*): makes the words; without it only phonemes are
+            decoded.
         texts (`list[str]`, *optional*): reference sentences. One that is None leaves the words unscored.
         phonemes (`list[str]`, *optional*): reference phonemes, separated by spaces.
 
@@ -185,60 +190,90 @@ def evaluate_model(
     output_dir: str,
     lexicon: str | None = None,
     lm: str | None = None,
-    **settings: float,
+    **settings: float | None,
 ) -> dict[str, Any]:
     """Score a trained model on a split and write metrics, predictions and the report.
 
     Args:
-        model (`str`): folder or Hub name of model and processor.
+        model (`str`): folder or Hub name of a CTC or end-to-end model and its processor. A decoder in its subfolder
+            `decoder` is used unless `lexicon` or `lm` is given.
         trials (`str`): folder of converted trials.
         split (`str`): `"train"`, `"validation"` or `"test"`.
         output_dir (`str`): where `metrics.json`, `predictions.jsonl` and `report/` go.
         lexicon (`str`, *optional*): see [`load_decoder`].
-        lm (`str`, *optional*): see [`load_decoder`].
-        **settings: further arguments of `BeamSearchDecoder`.
+        lm (`str`, *optional*): see [`load_decoder`]; alone for a model of letters.
+        **settings: settings of `BeamSearchDecoder` that beat the saved ones; None leaves them.
 
     Returns:
-        `dict`: what `metrics.json` holds.
+        `dict`: what `metrics.json` holds: of a phoneme model `per`, and `wer` with a word decoder; of others `cer` and
+        `wer`.
 
     Raises:
-        ValueError: when the trials have no such split.
+        ValueError: when the trials have no such split, or the decoder does not go with the model.
     """
-    from transformers import AutoModelForCTC, AutoProcessor
-
-    import bit_speech  # noqa: F401  (registers the models with the Auto classes)
-    from bit_speech.data import load_trials
+    from bit_speech.data import TrialReader, load_trials
     from bit_speech.evaluation.report import write_report
-    from bit_speech.training import BITTrainer, BITTrainingArguments
+    from bit_speech.transcription import Transcriber
 
-    decoder = load_decoder(lexicon, lm, **settings)
     splits = load_trials(trials)
     if split not in splits:
         raise ValueError(f"{trials} has no split {split!r}; it has {', '.join(splits)}")
-    dataset = splits[split]
-    trainer = BITTrainer(
-        model=AutoModelForCTC.from_pretrained(model),
-        args=BITTrainingArguments(output_dir=output_dir, eval_strategy="no", load_best_model_at_end=False),
-        processing_class=AutoProcessor.from_pretrained(model),
-    )
-    log_probs = trainer.predict_log_probs(dataset)
-    tokenizer = trainer.processing_class.tokenizer
-    rows = []
-    for trial in dataset:
-        phonemes = trial["phonemes"]
-        if phonemes is None and trial["text"] is not None:
-            phonemes = " ".join(tokenizer.phonemize(trial["text"]))
-        rows.append({**trial, "phonemes": phonemes})
-    transcripts = transcribe(
-        log_probs, decoder, texts=[row["text"] for row in rows], phonemes=[row["phonemes"] for row in rows]
-    )
-    metrics = {"model": model, "trials": trials, "split": split, "num_trials": len(rows), **transcripts.to_dict()}
-    report = report_rows(rows, transcripts, log_probs)
+    given = {name: value for name, value in settings.items() if value is not None}
+    transcriber = Transcriber.from_pretrained(model, lexicon, lm, num_hypotheses=1, **given)
+    score = _score_phonemes if transcriber.has_phonemes else _score_texts
+    rates, rows = score(transcriber, TrialReader(splits[split]), splits[split], output_dir)
+    metrics = {"model": model, "trials": trials, "split": split, "num_trials": len(rows)}
+    metrics |= {name: rate.to_dict() for name, rate in rates.items() if rate is not None}
     write_json(Path(output_dir) / "metrics.json", metrics)
-    write_predictions(Path(output_dir) / "predictions.jsonl", report)
-    page = write_report(Path(output_dir) / "report", title=f"{Path(model).name} on {split}", trials=report)
-    for name in ("per", "wer"):
-        rate = getattr(transcripts, name)
+    write_predictions(Path(output_dir) / "predictions.jsonl", rows)
+    page = write_report(Path(output_dir) / "report", title=f"{Path(model).name} on {split}", trials=rows)
+    for name, rate in rates.items():
         print(f"{name.upper()}  {rate}" if rate is not None else f"{name.upper()}  not scored")
     print(f"report: {page}")
     return metrics
+
+
+def _score_phonemes(
+    transcriber: Transcriber, reader: Any, dataset: Any, output_dir: str
+) -> tuple[dict[str, ErrorRate | None], list[dict[str, Any]]]:
+    """Rates and report rows of a phoneme model, with words if it has a decoder."""
+    from bit_speech.training import BITTrainer, BITTrainingArguments
+
+    trainer = BITTrainer(
+        model=transcriber.model,
+        args=BITTrainingArguments(output_dir=output_dir, eval_strategy="no", load_best_model_at_end=False),
+        processing_class=transcriber.processor,
+    )
+    log_probs = trainer.predict_log_probs(dataset)
+    rows = []
+    for trial in reader:
+        phonemes = trial["phonemes"]
+        if phonemes is None and trial["text"] is not None:
+            phonemes = " ".join(transcriber.processor.tokenizer.phonemize(trial["text"]))
+        rows.append({**trial, "phonemes": phonemes})
+    transcripts = transcribe(
+        log_probs,
+        None if transcriber.words is None else transcriber,
+        texts=[row["text"] for row in rows],
+        phonemes=[row["phonemes"] for row in rows],
+    )
+    return {"per": transcripts.per, "wer": transcripts.wer}, report_rows(rows, transcripts, log_probs)
+
+
+def _score_texts(
+    transcriber: Transcriber, reader: Any, dataset: Any, output_dir: str
+) -> tuple[dict[str, ErrorRate | None], list[dict[str, Any]]]:
+    """Rates and report rows of a model that writes text: letters, or whole sentences."""
+    from tqdm import tqdm
+
+    from bit_speech.evaluation import character_error_rate, word_error_rate
+
+    found = [one.text for one in tqdm(transcriber.transcribe(reader), total=len(reader), desc="decoding", unit="trial")]
+    keys = ("session_id", "block_index", "trial_index", "features", "feature_kinds")
+    rows = [{**{key: trial[key] for key in keys}, "hypothesis_text": text} for trial, text in zip(reader, found)]
+    texts = list(dataset["text"])
+    if any(text is None for text in texts):
+        return {"cer": None, "wer": None}, rows
+    for row, text in zip(rows, texts):
+        row["reference_text"] = text
+    return {"cer": character_error_rate(texts, found), "wer": word_error_rate(texts, found)}, rows

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bit_speech.scoring import load_decoder, load_lm
+from bit_speech.scoring import ACOUSTIC_SCALE, load_decoder, load_lm
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from bit_speech.decoding import Hypothesis, PartialText
 
 PLACE = ("participant_id", "session_id", "block_index", "trial_index")
-_MAX_NEW_TOKENS = 100
-_NUM_BEAMS = 5
 _PARTIAL_SECONDS = 0.25
 
 
@@ -79,8 +78,8 @@ class Transcriber:
             decoded.
 
     Note:
-        Trials are read one by one. With block normalisation the statistics of a block are those of all its trials that
-        are given, as in the benchmarks' own preparation; no label is used.
+        With block normalisation the statistics of a block are those of all its trials that are given, as in the
+        benchmarks' own preparation; no label is used.
     """
 
     def __init__(
@@ -120,34 +119,56 @@ class Transcriber:
             ValueError: when lexicon or language model do not go with the model.
         """
         import torch
-        from transformers import AutoConfig
+        from transformers import AutoConfig, AutoModelForCTC, AutoProcessor
 
         import bit_speech  # noqa: F401  (registers the models with the Auto classes)
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         adapters = (Path(name) / "adapter_config.json").is_file()
         if adapters or AutoConfig.from_pretrained(name).model_type == "bit_speech_llm":
-            if lexicon or lm:
+            useless = [key for key in settings if key != "num_hypotheses"]
+            useless += [key for key, value in (("lexicon", lexicon), ("lm", lm)) if value]
+            if useless:
                 raise ValueError(
-                    f"{name} is an end-to-end model, which writes words by itself: drop --lexicon and --lm"
+                    f"{name} is an end-to-end model, which writes words by itself: drop --{', --'.join(useless)}"
                 )
             from bit_speech.training import load_end_to_end
             from processing_bit.processing_bit_llm import BITLLMProcessor
 
             return cls(load_end_to_end(name).to(device), BITLLMProcessor.from_pretrained(name))
-        return cls._of_ctc(name, device, lexicon, lm, settings)
+        model = AutoModelForCTC.from_pretrained(name).to(device)
+        return cls.with_decoder(model, AutoProcessor.from_pretrained(name), name, lexicon, lm, **settings)
 
     @classmethod
-    def _of_ctc(
-        cls, name: str | os.PathLike[str], device: str, lexicon: str | None, lm: str | None, settings: dict[str, Any]
+    def with_decoder(
+        cls,
+        model: Any,
+        processor: Any,
+        name: str | os.PathLike[str],
+        lexicon: str | None = None,
+        lm: str | None = None,
+        **settings: Any,
     ) -> Transcriber:
-        from transformers import AutoModelForCTC, AutoProcessor
+        """Join a CTC model that is loaded already and the decoder beside it, or one of files.
+
+        Args:
+            model (`PreTrainedModel`): a CTC model.
+            processor ([`BITProcessor`]): its own.
+            name (`str`): folder or Hub name that both come from; empty if they come from none.
+            lexicon (`str`, *optional*): see [`from_pretrained`].
+            lm (`str`, *optional*): see [`from_pretrained`].
+            **settings: see [`from_pretrained`].
+
+        Returns:
+            `Transcriber`: without a word decoder if there is none.
+
+        Raises:
+            ValueError: when lexicon or language model do not go with the model.
+        """
         from transformers.utils import cached_file
 
         from bit_speech.processor_with_decoder import DECODER_FOLDER, BITProcessorWithDecoder
 
-        model = AutoModelForCTC.from_pretrained(name).to(device)
-        processor = AutoProcessor.from_pretrained(name)
         tokenizer = processor.tokenizer
         if not hasattr(tokenizer, "encode_phonemes"):
             if lexicon:
@@ -161,12 +182,12 @@ class Transcriber:
                 words.words, words, tokenizer.characters, len(tokenizer), tokenizer.blank_token_id, **settings
             )
             return cls(model, processor, speller.decode)
+        if lexicon:
+            settings = {"acoustic_scale": ACOUSTIC_SCALE, **settings}
         decoder = load_decoder(lexicon, lm, **settings)
         if decoder is None:
-            saved = cached_file(
-                name, f"{DECODER_FOLDER}/decoder_config.json", _raise_exceptions_for_missing_entries=False
-            )
-            if saved is None:
+            config = f"{DECODER_FOLDER}/decoder_config.json"
+            if not name or cached_file(name, config, _raise_exceptions_for_missing_entries=False) is None:
                 return cls(model, processor)
             joined = BITProcessorWithDecoder.from_pretrained(name)
             if joined.rescorer is not None:
@@ -177,18 +198,24 @@ class Transcriber:
         return cls(model, processor, lambda scores: joined.batch_decode([scores]).nbest[0], joined.decoder)
 
     @property
+    def has_phonemes(self) -> bool:
+        """Whether the network's classes are phonemes (`bool`)."""
+        return not self.model.can_generate() and hasattr(self.processor.tokenizer, "encode_phonemes")
+
+    @property
     def writes(self) -> str:
         """What comes out: `"words"`, `"phonemes"` or `"letters"` (`str`)."""
         if self.model.can_generate() or self.words is not None:
             return "words"
-        return "phonemes" if hasattr(self.processor.tokenizer, "encode_phonemes") else "letters"
+        return "phonemes" if self.has_phonemes else "letters"
 
     def transcribe(
         self,
         trials: Sequence[Mapping[str, Any]],
         num_best: int = 1,
         on_partial: Callable[[float, PartialText], None] | None = None,
-        num_beams: int = _NUM_BEAMS,
+        batch_size: int = 1,
+        **generation: Any,
     ) -> Iterator[Transcription]:
         """Write the sentence of every trial.
 
@@ -199,45 +226,76 @@ class Transcriber:
             num_best (`int`): sentences in `nbest`; 1 leaves the list out.
             on_partial (`Callable`, *optional*): called with the seconds decoded so far and the `PartialText`, each time
                 the text changes. Needs a word decoder.
-            num_beams (`int`): beams of an end-to-end model, at least `num_best`; 1 is greedy.
+            batch_size (`int`): trials that the network reads at a time; more is faster on an accelerator.
+            **generation: of an end-to-end model: `num_beams`, at least `num_best` (defaults to 5; 1 is greedy), and
+                whatever `generate` takes.
 
         Yields:
             `Transcription`: in the order of the trials, each as soon as it is there.
 
         Raises:
-            ValueError: when a trial cannot be read, naming it; or when there is nothing that could give partial texts.
+            ValueError: when a trial cannot be read, naming it; when there is nothing that could give partial texts; or
+                when a CTC model is given settings of `generate`.
         """
         if on_partial is not None and self.search is None:
             raise ValueError("sentences appear word by word only with a word decoder: a phoneme model with a lexicon")
+        if generation and not self.model.can_generate():
+            raise ValueError(f"a CTC model generates nothing and has no use for {', '.join(generation)}")
+        if num_best < 1:
+            raise ValueError(f"num_best is {num_best}; give 1 or more")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; give 1 or more")
         statistics: dict[Any, Any] = {}
-        for number, trial in enumerate(trials):
-            place = {key: _plain(trial[key]) for key in PLACE if trial.get(key) is not None}
-            try:
-                signal = self._signal(trial, trials, statistics)
-                found: dict[str, Any] = {"text": ""}  # of a trial without a frame
-                if len(trial["features"]) >= self.min_bins:
-                    if self.model.can_generate():
-                        found = self._generate(signal, num_best, max(num_beams, num_best))
-                    else:
-                        found = self._decode(signal, num_best, on_partial)
-            except ValueError as error:
-                name = ", ".join(f"{key} {value}" for key, value in place.items()) or f"number {number}"
-                raise ValueError(f"trial {name}: {error}") from error
-            yield Transcription(**found, place=place, reference=trial.get("text"))
 
-    def log_probs(self, batch: Any) -> np.ndarray:
-        """Run a CTC model on one trial.
+        def read(members: Sequence[int]) -> list[dict[str, Any]]:
+            """Read some trials together; if that cannot be done, one by one, so that the one at fault is named."""
+            try:
+                signals = [self._signal(trials[number], trials, statistics) for number in members]
+                return self._read(signals, num_best, on_partial, generation)
+            except ValueError as error:
+                if len(members) > 1:
+                    return [found for number in members for found in read([number])]
+                place = ", ".join(f"{key} {value}" for key, value in _place(trials[members[0]]).items())
+                raise ValueError(f"trial {place or f'number {members[0]}'}: {error}") from error
+
+        for start in range(0, len(trials), batch_size):
+            members = range(start, min(start + batch_size, len(trials)))
+            for number, found in zip(members, read(members)):
+                yield Transcription(**found, place=_place(trials[number]), reference=trials[number].get("text"))
+
+    def log_probs(self, batch: Any) -> list[np.ndarray]:
+        """Run a CTC model.
 
         Args:
-            batch (`BatchFeature`): what the processor makes of the trial.
+            batch (`BatchFeature`): what the processor makes of trials.
 
         Returns:
-            `np.ndarray` of shape `(P, V)`: float32, natural-log probabilities of every frame.
+            `list[np.ndarray]`: of every trial, float32 of shape `(P, V)`: natural-log probabilities of its frames.
         """
         import torch
 
         with torch.inference_mode():
-            return self.model(**batch.to(self.model.device)).logits[0].float().log_softmax(dim=-1).cpu().numpy()
+            output = self.model(**batch.to(self.model.device))
+            scores = output.logits.float().log_softmax(dim=-1).cpu().numpy()
+        return [rows[mask] for rows, mask in zip(scores, output.frame_mask.cpu().numpy())]
+
+    def decode_batch(self, log_probs: Sequence[np.ndarray], num_threads: int = 1) -> list[list[Hypothesis]]:
+        """Find the words of a CTC model's scores.
+
+        Args:
+            log_probs (`list[np.ndarray]`): see [`log_probs`].
+            num_threads (`int`): trials at a time.
+
+        Returns:
+            `list[list[Hypothesis]]`: n-best list of every trial.
+
+        Raises:
+            ValueError: when there is no word decoder.
+        """
+        if self.words is None:
+            raise ValueError("there is no word decoder: give a lexicon, or a model with a decoder beside it")
+        with ThreadPoolExecutor(num_threads) as pool:  # the search gives the interpreter free
+            return list(pool.map(self.words, log_probs))
 
     def _signal(
         self, trial: Mapping[str, Any], trials: Sequence[Mapping[str, Any]], statistics: dict[Any, Any]
@@ -259,10 +317,31 @@ class Transcriber:
             signal["statistics"] = statistics[block]
         return {**signal, "features": trial["features"]}
 
+    def _read(
+        self,
+        signals: Sequence[dict[str, Any]],
+        num_best: int,
+        on_partial: Callable[[float, PartialText], None] | None,
+        generation: dict[str, Any],
+    ) -> list[dict[str, Any]]:
+        """Fields of the `Transcription` of every trial."""
+        found: list[dict[str, Any]] = [{"text": ""} for _ in signals]  # of a trial without a frame
+        long = [index for index, signal in enumerate(signals) if len(signal["features"]) >= self.min_bins]
+        if not long:
+            return found
+        batch = _together([signals[index] for index in long])
+        if self.model.can_generate():
+            texts = self._generate(batch, num_best, generation)
+        else:
+            rows = self.log_probs(self.processor(batch.pop("features"), return_tensors="pt", **batch))
+            texts = [self._decode(scores, num_best, on_partial) for scores in rows]
+        for index, text in zip(long, texts):
+            found[index] = text
+        return found
+
     def _decode(
-        self, signal: dict[str, Any], num_best: int, on_partial: Callable[[float, PartialText], None] | None
+        self, scores: np.ndarray, num_best: int, on_partial: Callable[[float, PartialText], None] | None
     ) -> dict[str, Any]:
-        scores = self.log_probs(self.processor(signal.pop("features"), return_tensors="pt", **signal))
         if self.words is None:
             return {"text": self.processor.decode_ctc(scores.argmax(axis=-1).tolist())}
         if on_partial is not None:
@@ -291,28 +370,30 @@ class Transcriber:
                 on_partial(partial.num_frames * self.seconds_per_frame, partial)
             before = (partial.text, partial.stable)
 
-    def _generate(self, signal: dict[str, Any], num_best: int, num_beams: int) -> dict[str, Any]:
-        import torch
+    def _generate(self, signals: dict[str, Any], num_best: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
+        from modeling_bit.pipeline_bit import write_sentences
 
-        batch = self.processor.for_generation([signal.pop("features")], return_tensors="pt", **signal)
-        batch = batch.to(self.model.device)
-        with torch.inference_mode():
-            found = self.model.generate(
-                **batch,
-                max_new_tokens=_MAX_NEW_TOKENS,
-                do_sample=False,
-                num_beams=num_beams,
-                num_return_sequences=num_best,
-                pad_token_id=self.processor.pad_token_id,
-                return_dict_in_generate=True,
-                output_scores=True,
-            )
-        texts = self.processor.decode_answers(found.sequences, batch["input_ids"].shape[1])
-        if num_beams == 1:
-            return {"text": texts[0]}  # greedy search keeps no score of the sentence
-        scores = found.sequences_scores.tolist()
-        nbest = [{"text": text, "score": score} for text, score in zip(texts, scores)]
-        return {"text": texts[0], "score": scores[0], "nbest": nbest if num_best > 1 else []}
+        batch = self.processor.for_generation(signals.pop("features"), return_tensors="pt", **signals)
+        lists = write_sentences(self.model, self.processor, batch.to(self.model.device), num_best, **settings)
+        return [{**sentences[0], "nbest": sentences if num_best > 1 else []} for sentences in lists]
+
+
+def _together(signals: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Arguments of the processor for trials of one participant."""
+    labels = {name: signals[0].get(name) for name in ("feature_kinds", "channel_areas")}
+    for signal in signals:
+        if any(list(signal.get(name) or ()) != list(label or ()) for name, label in labels.items()):
+            raise ValueError("trials of one batch name their channels differently")
+    lists = {
+        name: [signal.get(name) for signal in signals]
+        for name in ("participant_id", "session_id", "statistics")
+        if any(signal.get(name) is not None for signal in signals)
+    }
+    return {**labels, **lists, "features": [signal["features"] for signal in signals]}
+
+
+def _place(trial: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _plain(trial[key]) for key in PLACE if trial.get(key) is not None}
 
 
 def _block(trial: Mapping[str, Any]) -> tuple[Any, ...]:

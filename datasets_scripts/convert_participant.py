@@ -22,9 +22,9 @@ import numpy as np
 import yaml
 
 from bit_speech.data.conversion import ConversionReport, Problem, ShardPlan, SourceDescription, run_conversion
+from bit_speech.data.recordings import FORMATS, NwbRecording, Recording, open_recording
 from bit_speech.data.schema import SPLITS
 from datasets_scripts.command import converter_parser, run_converter
-from datasets_scripts.recordings import FORMATS, NwbRecording, Recording, open_recording
 
 TRIALS = ("file", "group", "interval")
 TIMES = ("seconds", "bins", "matlab")

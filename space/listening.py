@@ -175,7 +175,7 @@ class Listener:
         inputs = self.cascade.processor(columns.pop("features"), return_tensors="pt", **columns)
         transcript.timing["features"] = time.perf_counter() - start
         start = time.perf_counter()
-        scores = self.cascade.log_probs(inputs)
+        (scores,) = self.cascade.log_probs(inputs)
         transcript.timing["network"] = time.perf_counter() - start
         transcript.log_probs = scores
         transcript.labels = [config.id2label[index] for index in range(scores.shape[1])]

@@ -11,16 +11,14 @@ from typing import Any
 import h5py
 import numpy as np
 
+from bit_speech.data import read_trial_file
 from bit_speech.data.schema import SPIKE_BAND_POWER, THRESHOLD_CROSSINGS
+from bit_speech.data.trial_files import ENDINGS
 from bit_speech.sample_checkpoints import sample_names, sample_participant
-from datasets_scripts.recordings import Recording, open_recording
 from processing_bit.feature_extraction_bit import BITFeatureExtractor
 
 MAX_SECONDS = 60.0
 MAX_BYTES = 400_000_000
-ENDINGS = {".npz": "npz", ".h5": "hdf5", ".hdf5": "hdf5", ".nwb": "nwb"}
-FEATURES = ("features", "neural", "input_features", "neural_features")
-PARTICIPANT, SESSION, TEXT = ("participant_id", "participant"), ("session_id", "session"), ("text", "sentence")
 HOW_TO_SAVE = (
     "Save it with numpy.savez('trial.npz', features=array), one row per bin of 20 ms and one column per channel."
 )
@@ -145,12 +143,14 @@ def read_trial(path: str | Path) -> Trial:
         raise UnreadableTrial(f"{path.name} is an empty file (0 bytes). Save the recording again and upload that file.")
     try:
         _refuse_surprises(path, ENDINGS[ending])
-        with open_recording(path, ENDINGS[ending]) as recording:
-            return _trial(recording, path.name)
-    except UnreadableTrial:
-        raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UnreadableTrial(f"{path.name} cannot be read as {ending}: {error}. {HOW_TO_SAVE}") from error
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UnreadableTrial(f"{path.name} cannot be read as {ending[1:]}: {error}. {HOW_TO_SAVE}") from error
+    try:
+        row = next(read_trial_file(path))
+    except ValueError as error:
+        raise UnreadableTrial(f"{str(error).replace(str(path), path.name)}.") from error
+    kept = {name: row.get(name) for name in ("participant_id", "session_id", "text")}
+    return Trial(path.name, row["features"], tuple(row.get("feature_kinds", ())), **kept)
 
 
 def _refuse_surprises(path: Path, file_format: str) -> None:
@@ -180,53 +180,6 @@ def _refuse_surprises(path: Path, file_format: str) -> None:
             f"{path.name} holds {size / 1e6:,.0f} MB of data; the most is {MAX_BYTES / 1e6:.0f} MB. Save one trial of "
             f"at most {MAX_SECONDS:.0f} s."
         )
-
-
-def _trial(recording: Recording, name: str) -> Trial:
-    part = recording
-    values = _first(recording, FEATURES)
-    if values is None:
-        try:
-            part = next(iter(recording.groups()))[1]
-        except (ValueError, StopIteration):
-            pass
-        else:
-            values = _first(part, FEATURES)
-    if values is None:
-        raise UnreadableTrial(f"{name} has no array called {', '.join(FEATURES[:-1])} or {FEATURES[-1]}. {HOW_TO_SAVE}")
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise UnreadableTrial(f"{name} holds {array.dtype} values, not numbers. {HOW_TO_SAVE}")
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32)
-    kinds = _first(part, ("feature_kinds",))
-    participant, session, text = (_word(_first(part, names)) for names in (PARTICIPANT, SESSION, TEXT))
-    return Trial(
-        name=name,
-        features=array,
-        feature_kinds=() if kinds is None else tuple(str(_word(kind)) for kind in np.asarray(kinds).ravel()),
-        participant_id=participant,
-        session_id=session,
-        text=text,
-    )
-
-
-def _first(recording: Recording, names: tuple[str, ...]) -> Any:
-    """What the first name that is there stands for; None when none is."""
-    for name in names:
-        try:
-            return recording.get(name)
-        except ValueError:
-            continue
-    return None
-
-
-def _word(value: Any) -> str | None:
-    if value is None:
-        return None
-    array = np.asarray(value)
-    value = array.item() if array.ndim == 0 else value
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def check_trial(trial: Trial, extractor: BITFeatureExtractor, min_bins: int) -> Trial:

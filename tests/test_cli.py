@@ -41,11 +41,6 @@ def test_a_missing_input_folder_is_refused_by_name(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_language_model_without_a_lexicon_is_refused(tmp_path, capsys):
-    assert main(["evaluate", "--model", "m", "--trials", "t", "--lm", "lm.arpa"]) == 2
-    assert "--lexicon" in capsys.readouterr().err
-
-
 COMMANDS = [
     "convert", "simulate", "pretrain", "train", "finetune", "build-lm", "decode", "evaluate", "report", "publish",
     "doctor", "info", "demo",

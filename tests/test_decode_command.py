@@ -104,7 +104,7 @@ def test_two_systems_are_compared_on_the_same_trials_only(tmp_path, capsys):
 def test_files_of_one_trial_give_what_the_trial_gives(said, tmp_path, capsys):
     np.save(tmp_path / "a.npy", said[1]["features"])
     np.savez(tmp_path / "b.npz", neural=said[2]["features"])
-    session = ["--session_id", said[1]["session_id"], "--field", "neural"]
+    session = ["--session_id", said[1]["session_id"]]
     assert said[2]["session_id"] == said[1]["session_id"]
     assert main(["decode", "--model", "sim-ctc", str(tmp_path / "a.npy"), str(tmp_path / "b.npz"), *session]) == 0
     from_files = capsys.readouterr().out.splitlines()
@@ -189,8 +189,9 @@ def test_a_submission_is_in_order_and_has_no_empty_line(tmp_path, monkeypatch, c
         (["--simulated", "1", "--submission", "brain_to_text_25"], "needs --trials"),
         (["no_such.npy"], "no recording no_such.npy"),
         (["--trials", "no_such_folder"], "no_such_folder"),
-        ([__file__], "is no .npy, .npz, .h5 or .hdf5 file"),
+        ([__file__], "is no .npy, .npz, .h5, .hdf5, .nwb file"),
         (["--simulated", "1", "--lm", "lm.arpa"], "needs a lexicon"),
+        (["--simulated", "1", "--field", "x"], "--field, --participant_id and --session_id belong to files"),
     ],
 )
 def test_what_cannot_be_decoded_is_refused_with_the_remedy(flags, message, capsys):

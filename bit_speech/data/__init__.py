@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bit_speech.data.schema import trial_features, validate_trial
     from bit_speech.data.splits import check_leakage, split_by_block, split_by_session
     from bit_speech.data.statistics import block_statistics, check_normalization, session_statistics
+    from bit_speech.data.trial_files import read_trial_file
 
 # Loaded when asked for: a converter needs no torch, and a reader no collator.
 _HOMES = {
@@ -32,6 +33,7 @@ _HOMES = {
     "check_normalization": "statistics",
     "corpus_loader": "pretraining_corpus",
     "load_trials": "reading",
+    "read_trial_file": "trial_files",
     "session_statistics": "statistics",
     "split_by_block": "splits",
     "split_by_session": "splits",

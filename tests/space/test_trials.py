@@ -75,13 +75,16 @@ def test_an_empty_file_and_a_damaged_one_are_told_apart(tmp_path):
     assert "empty file (0 bytes)" in refusal(read_trial, tmp_path / "a.npz")
     for name in ("b.npz", "b.h5", "b.nwb"):
         (tmp_path / name).write_bytes(b"\x00" * 100)
-        assert f"{name} cannot be read as {name[1:]}" in refusal(read_trial, tmp_path / name)
+        assert f"{name} cannot be read as {name[2:]}" in refusal(read_trial, tmp_path / name)
 
 
 def test_a_file_without_such_an_array_is_told_the_names(tmp_path):
     np.savez(tmp_path / "a.npz", other=features())
     said = refusal(read_trial, tmp_path / "a.npz")
-    assert "a.npz has no array called features, neural, input_features or neural_features" in said
+    assert (
+        "a.npz cannot be read as npz: it has no array called features, neural, input_features or neural_features"
+        in said
+    )
 
 
 def test_text_and_python_objects_in_the_place_of_numbers_are_refused(tmp_path):

@@ -251,7 +251,9 @@ def test_a_pipeline_reads_with_adapters(adapted, llm):
     rows = llm.trials(2)
     read = pipeline("neural-to-text", model=str(folder / "model"))
     statistics = (np.zeros(8), np.ones(8))
-    found = read([row["features"] for row in rows], session_id="p.0", statistics=statistics, max_new_tokens=4)
+    found = read(
+        [row["features"] for row in rows], session_id="p.0", statistics=statistics, max_new_tokens=4, num_beams=1
+    )
     features = [row["features"] for row in rows]
     batch = run.processing_class.for_generation(features, session_id="p.0", statistics=statistics, return_tensors="pt")
     ids = run.model.eval().generate(**batch, max_new_tokens=4, do_sample=False)
@@ -299,7 +301,7 @@ inputs = processor.for_generation(trials, session_id="p.0", return_tensors="pt")
 found["written"] = whole.generate(**inputs, max_new_tokens=3, do_sample=False)
 read = pipeline("neural-to-text", model=folder + "/base", trust_remote_code=True)
 assert type(read).__module__.startswith("transformers_modules."), type(read)
-texts = [answer["text"] for answer in read([trials[0]], session_id="p.0", max_new_tokens=3)]
+texts = [answer["text"] for answer in read([trials[0]], session_id="p.0", max_new_tokens=3, num_beams=1)]
 assert texts == processor.decode_answers(found["written"][:1], inputs["input_ids"].shape[1]), texts
 save_file(found, folder + "/found.safetensors")
 """

@@ -1,4 +1,4 @@
-"""Looking things up by name in NPZ, HDF5 and NWB files, so that one converter serves all three."""
+"""Looking things up by name in NPZ, HDF5 and NWB files, so that one reader serves all three."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ import numpy as np
 FORMATS: tuple[str, ...] = ("npz", "hdf5", "nwb")
 
 
+class UnknownName(ValueError):
+    """A file has nothing of that name; the message says what it has."""
+
+
 class Recording(AbstractContextManager["Recording"], ABC):
     """An open file whose contents have names; use one of its subclasses, or [`open_recording`]."""
 
@@ -30,7 +34,8 @@ class Recording(AbstractContextManager["Recording"], ABC):
             an array, something that gives arrays when sliced, or a single value.
 
         Raises:
-            ValueError: when the file has no such thing; the message says what it has.
+            UnknownName: when the file has no such thing.
+            ValueError: when it has, and it cannot be read.
         """
 
     def groups(self) -> Iterator[tuple[str, Recording]]:
@@ -51,8 +56,8 @@ class Recording(AbstractContextManager["Recording"], ABC):
         """Close the file."""
 
 
-def _missing(name: str, present: list[str]) -> ValueError:
-    return ValueError(f"it has no {name!r}; it has {', '.join(sorted(present)) or 'nothing'}")
+def _missing(name: str, present: list[str]) -> UnknownName:
+    return UnknownName(f"it has no {name!r}; it has {', '.join(sorted(present)) or 'nothing'}")
 
 
 class NpzRecording(Recording):
@@ -64,7 +69,7 @@ class NpzRecording(Recording):
 
     def __init__(self, path: Path) -> None:
         if not zipfile.is_zipfile(path):
-            raise ValueError("it is no NPZ file: save it with np.savez(path, features=..., text=...)")
+            raise ValueError("it is no NPZ file, as np.savez writes them")
         self._file = np.load(path, allow_pickle=False)
 
     def get(self, name: str) -> Any:
@@ -166,6 +171,11 @@ class NwbRecording(Recording):
             return getattr(self._nwb, name)
         columns = [] if trials is None else [f"{column} (trials)" for column in trials.colnames]
         raise _missing(name, [*columns, *series, "session_id", "identifier"])
+
+    @property
+    def num_trials(self) -> int:
+        """Rows of the trials table (`int`); 0 without one."""
+        return 0 if self._nwb.trials is None else len(self._nwb.trials)
 
     def times(self, name: str) -> np.ndarray:
         """Start of every sample of a time series.
