@@ -47,7 +47,7 @@ def writer(tmp_path_factory, listener):
 
 @pytest.fixture(autouse=True)
 def short_answers(monkeypatch):
-    monkeypatch.setattr("bit_speech.transcription._MAX_NEW_TOKENS", 3)
+    monkeypatch.setattr("modeling_bit.pipeline_bit.MAX_NEW_TOKENS", 3)
 
 
 def decoded(listener, trial):
