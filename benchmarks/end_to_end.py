@@ -57,8 +57,7 @@ def prepare_llm(causal_lm: str | None) -> None:
                     shutil.copy(source.parent / name, LLM / name)
     if not (LLM / "text_checked.json").exists():
         write_json(LLM / "text_checked.json", check_text())
-    if not (LLM / "spelling" / "spelling.json").exists():
-        train_spelling_lm(LLM / "model", LLM / "spelling", held_out_sentences())
+    train_spelling_lm(LLM / "model", LLM / "spelling", held_out_sentences())
 
 
 def check_text() -> dict[str, Any]:

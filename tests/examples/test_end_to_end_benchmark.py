@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from benchmarks import end_to_end, spelling_lm
 from benchmarks.end_to_end_analysis import project
@@ -10,6 +11,8 @@ from benchmarks.end_to_end_cells import REFERENCE, VARIANTS, confidence_quality,
 from benchmarks.end_to_end_people import held_out_sentences
 from bit_speech.decoding import greedy_decode
 from configuration_bit.phoneme_inventory_bit import MODEL_ORDER
+
+from ..decoding.small_language_models import small_model, small_tokenizer
 
 
 class Words:
@@ -66,6 +69,30 @@ def test_the_table_of_a_stacked_token_has_every_class_once_a_frame():
     hearing = spelling_lm.Hearing(3, 8, 0.02)
     assert hearing().shape == (3 * 41, 8)
     assert torch.equal(hearing()[:41], hearing.classes)
+
+
+def test_a_table_goes_on_from_what_it_was():
+    before, after = spelling_lm.Hearing(3, 64, 0.02), spelling_lm.Hearing(3, 64, 0.02)
+    after.start_at(before().detach())
+    assert torch.allclose(after(), before(), atol=1e-5)
+
+
+def test_a_second_round_goes_on_where_the_first_ended_also_after_a_stop(tmp_path, monkeypatch):
+    tokenizer = small_tokenizer()
+    small_model("qwen2", vocab_size=len(tokenizer)).save_pretrained(tmp_path / "text")
+    tokenizer.save_pretrained(tmp_path / "text")
+    said = [f"{who} {what} now" for who in ("i", "you", "we", "they") for what in ("see", "hear", "know", "go")]
+    monkeypatch.setattr(spelling_lm, "spelling_sentences", lambda exclude, parts: said)
+    monkeypatch.setattr(spelling_lm, "GUIDED_LAYERS", (0,))
+    rounds, settings = [(2, 1e-3), (2, 1e-3)], {"words_per_batch": 24, "max_words": 3}
+    for name, steps in (("once", [rounds]), ("stopped", [rounds[:1], rounds])):
+        for wanted in steps:
+            record = spelling_lm.train_spelling_lm(tmp_path / "text", tmp_path / name, [], rounds=wanted, **settings)
+        assert [found["steps"] for found in record["rounds"]] == [2, 2]
+    for name in ("model.safetensors", spelling_lm.TABLE):
+        once, stopped = (load_file(tmp_path / folder / name) for folder in ("once", "stopped"))
+        assert all(torch.equal(once[key], stopped[key]) for key in once)
+    assert not list(tmp_path.glob("*.round*"))
 
 
 def test_words_come_before_sentences():
