@@ -1,5 +1,7 @@
 """What the end-to-end benchmark is made of: simulated hearing, order of cells, intervals, text never to be read."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -81,7 +83,8 @@ def test_a_second_round_goes_on_where_the_first_ended_also_after_a_stop(tmp_path
     tokenizer = small_tokenizer()
     small_model("qwen2", vocab_size=len(tokenizer)).save_pretrained(tmp_path / "text")
     tokenizer.save_pretrained(tmp_path / "text")
-    said = [f"{who} {what} now" for who in ("i", "you", "we", "they") for what in ("see", "hear", "know", "go")]
+    words = ["i", "you", "we", "they", "see", "hear", "know"]
+    said = [" ".join(three) for three in product(words, repeat=3)]  # 200 of them are held out
     monkeypatch.setattr(spelling_lm, "spelling_sentences", lambda exclude, parts: said)
     monkeypatch.setattr(spelling_lm, "GUIDED_LAYERS", (0,))
     rounds, settings = [(2, 1e-3), (2, 1e-3)], {"words_per_batch": 24, "max_words": 3}
