@@ -12,6 +12,9 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # `<!-- not run: reason -->` on the line before a block says that it cannot run offline, and why.
 BLOCK = re.compile(r"(?:^<!-- not run: ([^\n]+?) -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PROGRAM = re.compile(r"(?:bit-speech|torchrun|make|python) ")
+# Words that stand for one of several.
+STANDS_FOR = {"KIND": "ctc", "SOURCE": "participant"}
 
 
 class Block(NamedTuple):
@@ -24,6 +27,34 @@ class Block(NamedTuple):
 
 def blocks(text):
     return [Block(kind, block, reason) for reason, kind, block in BLOCK.findall(text)]
+
+
+class Shown(NamedTuple):
+    """A command as it is shown: where, its words, and whether it is a part of one (in running text, or with `...`)."""
+
+    where: str
+    words: tuple[str, ...]
+    part: bool
+
+
+def shown(where, line, part=False):
+    line = re.sub(r"\$\w+", "1", line.replace("[", " ").replace("]", " "))
+    words = shlex.split(line, comments=True)
+    words = words[: words.index(">")] if ">" in words else words
+    part = part or "..." in words
+    return Shown(where, tuple(STANDS_FOR.get(word, word) for word in words if word not in ("...", "|")), part)
+
+
+def lines_of(text):
+    joined = re.sub(r"\\\n\s*", " ", text)
+    return [line.strip() for line in joined.splitlines() if PROGRAM.match(line.strip())]
+
+
+def lines_shown(text):
+    """All lines of the bash blocks of a page, whatever their program, without comments."""
+    joined = (re.sub(r"\\\n\s*", " ", block.text) for block in blocks(text) if block.kind == "bash")
+    lines = (re.sub(r"(?:^|\s+)#.*", "", line).strip() for text in joined for line in text.splitlines())
+    return [re.sub(r"\s+", " ", line) for line in lines if line]
 
 
 def run_python(block, names):
