@@ -36,6 +36,7 @@ CONDITIONS: dict[str, tuple[str, ...]] = {
     "scratch": (),
     "all": ("target", "humans", "monkeys"),
     "human": ("target", "humans"),
+    "human_longer": ("target", "humans"),
     "monkey": ("target", "monkeys"),
     "shuffled": ("target", "humans", "monkeys"),
     "matched": ("target", "humans", "monkeys"),
@@ -45,6 +46,8 @@ CONDITIONS: dict[str, tuple[str, ...]] = {
     "scratch_masked": (),
     "cross_task": (),
 }
+# Conditions with more pretraining than the others, by how much: their row is no control, but says what time buys.
+LONGER = {"human_longer": 4}
 CURVE = {"scratch": (150, 600, 1000), "all": (150, 600)}
 
 
@@ -124,7 +127,7 @@ def _share(positions: np.ndarray, share: float) -> list[int]:
 
 
 def pretrain(condition: str, seed: int) -> Path:
-    """Pretrain the encoder of a condition, once; every condition sees the same number of bins."""
+    """Pretrain the encoder of a condition, once; every condition but those of `LONGER` sees the same number of bins."""
     import torch
     from transformers import set_seed
 
@@ -138,6 +141,7 @@ def pretrain(condition: str, seed: int) -> Path:
     corpus = corpus_of(condition, seed)
     set_seed(seed)
     dropout = dict.fromkeys(("hidden_dropout", "attention_dropout", "embedding_dropout"), RECIPE.pretraining_dropout)
+    bins = RECIPE.pretraining_bins * LONGER.get(condition, 1)
     model = BITForMaskedModeling(
         BITConfig(
             participants=corpus.participants,
@@ -151,7 +155,7 @@ def pretrain(condition: str, seed: int) -> Path:
         model,
         BITPretrainingArguments(
             output_dir=str(output / "run"),
-            max_steps=round(RECIPE.pretraining_bins / (RECIPE.pretraining_batch * float(corpus.num_bins.mean()))),
+            max_steps=round(bins / (RECIPE.pretraining_batch * float(corpus.num_bins.mean()))),
             per_device_train_batch_size=RECIPE.pretraining_batch,
             learning_rate=RECIPE.pretraining_rate,
             mixing_temperature=RECIPE.temperature,

@@ -206,6 +206,7 @@ def pretraining(result: dict[str, Any]) -> str:
         "scratch": "from scratch (BIT-TFS)",
         "all": "humans, monkeys and the target (BIT-All)",
         "human": "humans and the target (BIT-Human)",
+        "human_longer": "the same, pretrained four times as long",
         "monkey": "monkeys and the target",
         "shuffled": "BIT-All, bins of every trial shuffled",
         "matched": "BIT-All cut to the hours of BIT-Human",
