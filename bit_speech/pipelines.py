@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
+import datasets
 import numpy as np
 
-from bit_speech.data.trial_files import read_trial_file
+from bit_speech.data import TrialReader, read_trial_file
 from bit_speech.transcription import Transcriber, Transcription
 from modeling_bit.pipeline_bit import SIGNAL
 from modeling_bit.pipeline_bit import NeuralToTextPipeline as PublishedPipeline
@@ -105,18 +107,19 @@ class NeuralToTextPipeline(PublishedPipeline):
         field, timestamps = settings.pop("field", None), settings.pop("return_timestamps", False)
         if timestamps not in (True, False, "word"):
             raise ValueError(f"return_timestamps is {timestamps!r}; give True or 'word' for the times of words")
+        settings.setdefault("batch_size", self._batch_size or 1)
         transcriber = self._with_lists(settings.get("num_best", 1))
         if timestamps and (transcriber.words is None or self.model.can_generate()):
             raise ValueError("The model has no word decoder, so it knows no times of words: drop return_timestamps.")
-        groups = [list(_trials(one, field)) for one in inputs]
-        trials = [trial | signal for group in groups for trial in group]
-        found = [_as_dict(one, bool(timestamps)) for one in transcriber.transcribe(trials, **settings)]
-        results, start = [], 0
-        for group in groups:
-            part = found[start : start + len(group)]
-            results.append(part[0] if len(part) == 1 else part)
-            start += len(group)
-        return results
+        if isinstance(inputs, datasets.Dataset):
+            trials: Sequence[Any] = _Rows(TrialReader(inputs), signal)
+            counts = [1] * len(trials)
+        else:
+            groups = [list(_trials(one, field)) for one in inputs]
+            trials = [trial | signal for group in groups for trial in group]
+            counts = [len(group) for group in groups]
+        found = (_as_dict(one, bool(timestamps)) for one in transcriber.transcribe(trials, **settings))
+        return [next(found) if count == 1 else list(islice(found, count)) for count in counts]
 
     def _with_lists(self, num_best: int) -> Transcriber:
         """A transcriber that keeps as many sentences; the decoder is read once, unless longer lists are wanted."""
@@ -130,6 +133,21 @@ class NeuralToTextPipeline(PublishedPipeline):
                     num_hypotheses=self._lists_of,
                 )  # fmt: skip
         return self._transcriber
+
+
+class _Rows(Sequence[Any]):
+    """Rows of a data set, read when they are asked for, with the settings of the call."""
+
+    def __init__(self, reader: TrialReader, signal: dict[str, Any]) -> None:
+        self._reader, self._signal = reader, signal
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._reader[index] | self._signal
 
 
 def _is_one(inputs: Any) -> bool:

@@ -10,7 +10,6 @@ import pytest
 
 from bit_speech import sample_checkpoint
 from bit_speech.cli import main
-from bit_speech.data.conversion import ShardPlan, SourceDescription, run_conversion
 from bit_speech.decode_command import _submit
 from bit_speech.decoding import greedy_decode
 from bit_speech.evaluation import word_error_rate
@@ -20,6 +19,7 @@ from bit_speech.training import BITTrainer, BITTrainingArguments
 from bit_speech.transcription import Transcriber, Transcription
 from configuration_bit.phoneme_inventory_bit import MODEL_ORDER
 
+from .converted import convert
 from .hub.models_to_publish import bit, end_to_end, neural
 
 COUNT = 4
@@ -37,14 +37,7 @@ def said():
 @pytest.fixture(scope="module")
 def folder(said, tmp_path_factory):
     """The same trials as a converter leaves them."""
-    path = tmp_path_factory.mktemp("decode")
-    (path / "raw").write_text("raw")
-    facts = {"bin_size_ms": 20.0, "species": "human", "task": "attempted_speech", "source": "s", "licence": "CC0-1.0"}
-    rows = [{**row, **facts} for row in said]
-    plan = ShardPlan("test", rows[0]["session_id"], {"raw": path / "raw"}, COUNT, lambda: iter(rows))
-    source = SourceDescription("t", "T", "CC0-1.0", "T.")
-    run_conversion(path / "trials", [plan], num_channels=rows[0]["features"].shape[1], source=source, progress=False)
-    return path / "trials"
+    return convert(said, tmp_path_factory.mktemp("decode"))
 
 
 def test_a_model_in_the_box_decodes_its_held_out_trials_one_line_each(said, capsys):

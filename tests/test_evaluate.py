@@ -7,29 +7,26 @@ import pytest
 
 from bit_speech import BITForCTC, SpellingTokenizer, Wav2Vec2BrainConfig, Wav2Vec2BrainForCTC, sample_checkpoint
 from bit_speech.cli import main
-from bit_speech.data.conversion import ShardPlan, SourceDescription, run_conversion
 from bit_speech.evaluation import character_error_rate, word_error_rate
 from bit_speech.sample_checkpoints import sample_trials
 from bit_speech.transcription import Transcriber
 
+from .converted import convert
 from .hub.models_to_publish import BODY, SMALL, bit, end_to_end, neural
-
-FACTS = {"bin_size_ms": 20.0, "species": "human", "task": "attempted_speech", "source": "s", "licence": "CC0-1.0"}
-
-
-def convert(rows, folder):
-    (folder / "raw").write_text("raw")
-    plan = ShardPlan("test", rows[0]["session_id"], {"raw": folder / "raw"}, len(rows), lambda: iter(rows))
-    channels = rows[0]["features"].shape[1]
-    run_conversion(
-        folder / "trials", [plan], num_channels=channels, source=SourceDescription("t", "T", "CC0-1.0", "T."),
-        progress=False,
-    )  # fmt: skip
-    return str(folder / "trials")
 
 
 def evaluate(model, trials, output, *flags):
-    command = ["evaluate", "--model", str(model), "--trials", trials, "--split", "test", "--output_dir", str(output)]
+    command = [
+        "evaluate",
+        "--model",
+        str(model),
+        "--trials",
+        str(trials),
+        "--split",
+        "test",
+        "--output_dir",
+        str(output),
+    ]
     assert main([*command, *flags]) == 0
     lines = (output / "predictions.jsonl").read_text().splitlines()
     assert (output / "report" / "report.html").is_file()
@@ -40,7 +37,7 @@ def evaluate(model, trials, output, *flags):
 def small_trials(tmp_path):
     rng = np.random.default_rng(0)
     rows = [
-        {**FACTS, "participant_id": "t15", "session_id": "s", "block_index": 1, "trial_index": index, "split": "test",
+        {"participant_id": "t15", "session_id": "s", "block_index": 1, "trial_index": index, "split": "test",
          "features": rng.normal(size=(60, 6)).astype(np.float32), "text": text, "phonemes": None,
          "feature_kinds": ["spike_band_power"] * 6, "channel_areas": ["6v"] * 6}
         for index, text in enumerate(["go on", "i can speak"])
@@ -50,7 +47,7 @@ def small_trials(tmp_path):
 
 def test_words_are_written_by_the_decoder_beside_the_model_unless_another_is_given(tmp_path):
     said = sample_trials("sim-ctc", 6)
-    trials = convert([{**FACTS, **row} for row in said], tmp_path)
+    trials = convert(said, tmp_path)
     model = sample_checkpoint("sim-ctc")
     found = [one.text for one in Transcriber.from_pretrained(model, num_hypotheses=1).transcribe(said)]
     metrics, rows = evaluate(model, trials, tmp_path / "saved")
@@ -90,6 +87,6 @@ def test_a_decoder_for_a_model_that_writes_words_by_itself_is_refused(small_tria
     model, processor = end_to_end()
     model.save_pretrained(tmp_path / "m")
     processor.save_pretrained(tmp_path / "m")
-    command = ["evaluate", "--model", str(tmp_path / "m"), "--trials", small_trials, "--split", "test"]
+    command = ["evaluate", "--model", str(tmp_path / "m"), "--trials", str(small_trials), "--split", "test"]
     assert main([*command, "--lexicon", "cmudict", "--beam_size", "20"]) == 2
     assert "drop --beam_size, --lexicon" in capsys.readouterr().err

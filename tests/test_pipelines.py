@@ -8,10 +8,12 @@ import pytest
 from transformers import pipeline
 
 from bit_speech import sample_checkpoint
+from bit_speech.data import load_trials
 from bit_speech.pipelines import NeuralToTextPipeline
 from bit_speech.sample_checkpoints import sample_trials
 from bit_speech.transcription import Transcriber
 
+from .converted import convert
 from .hub.models_to_publish import end_to_end
 
 
@@ -72,6 +74,20 @@ def test_one_trial_gives_one_answer_and_many_give_a_list_wherever_they_come_from
     assert [one["text"] for one in both[0]] == [one.text for one in expected[:2]] and both[1]["text"] == expected[
         2
     ].text
+
+
+def test_a_data_set_of_trials_is_read_row_by_row(read, said, expected, tmp_path):
+    dataset = load_trials(convert(said, tmp_path), "test")
+    assert [one["text"] for one in read(dataset)] == [one.text for one in expected]
+
+
+def test_the_batch_size_of_the_pipeline_counts_where_a_call_gives_none(said, expected, monkeypatch):
+    sizes = []
+    read_together = Transcriber._read
+    monkeypatch.setattr(Transcriber, "_read", lambda *all: sizes.append(len(all[1])) or read_together(*all))
+    read = pipeline("neural-to-text", model=str(sample_checkpoint("sim-ctc")), batch_size=3)
+    assert [one["text"] for one in read(said)] == [one.text for one in expected]
+    assert sizes == [3, 1]
 
 
 def test_without_a_decoder_phonemes_are_given_and_a_lexicon_makes_words_of_them(said, tmp_path):
