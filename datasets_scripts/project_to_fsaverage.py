@@ -5,9 +5,9 @@ r"""Runs in a participant's own voxels -> vertices of fsaverage, kept where the 
         --mask mask_thick.nii.gz --to_voxel matrices.xfm
 
 Every vertex of fsaverage takes the nearest vertex of the participant on the registered sphere, and its BOLD in the
-middle of the cortex by linear interpolation. The areas are those of HCP-MMP1 (`<hemisphere>.HCP-MMP1.annot` in the
-folder `label` of fsaverage); with the areas of brain-tuning's regions this is the step that arXiv 2510.21520 did not
-release.
+middle of the cortex by linear interpolation. Sounds and aligned words go along. The areas are those of HCP-MMP1
+(`<hemisphere>.HCP-MMP1.annot` in the folder `label` of fsaverage); with the areas of brain-tuning's regions this is the
+step that arXiv 2510.21520 did not release.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from bit_speech.data.cortical_areas import ROI_SETS
 from bit_speech.data.story_runs import StoryRun, list_runs, read_run, write_run
-from bit_speech.files import write_json
+from bit_speech.files import write_bytes, write_json
 from bit_speech.import_utils import require
 
 HEMISPHERES = ("lh", "rh")
@@ -183,9 +183,23 @@ def project(
                 run.licence, repeats,
             ),
         )  # fmt: skip
+        copy_sound(Path(input_dir), Path(output_dir), story)
     write_json(table, content)
     empty = int((np.diff(weights.indptr) == 0).sum())
     return f"{participant}: {len(stories)} stories, {len(names)} vertices, {empty} of them outside the mask (zero)"
+
+
+def copy_sound(source: Path, target: Path, story: str) -> None:
+    """Copy the sound of a story and its aligned words, once for all participants.
+
+    Args:
+        source (`Path`): folder of stories.
+        target (`Path`): another.
+        story (`str`): which.
+    """
+    for path in source.glob(f"stories/{story}.*"):
+        if not (target / "stories" / path.name).is_file():
+            write_bytes(target / "stories" / path.name, path.read_bytes())
 
 
 def _areas(regions: str) -> list[str]:

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from bit_speech.data.story_runs import list_runs, read_run, read_words, write_run, write_story
+from bit_speech.data.story_runs import list_runs, read_run, read_story, read_words, write_run, write_story
 from datasets_scripts import (
     convert_bids_stories,
     convert_lebel,
@@ -70,18 +70,22 @@ def nifti(path: Path, values: np.ndarray) -> None:
     nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), np.eye(4)), path)
 
 
-def lebel(folder: Path, volumes: int = 30) -> None:
-    data = folder / "derivative" / "preprocessed_data" / "UTS03"
-    data.mkdir(parents=True)
+def lebel(
+    folder: Path, volumes: int = 30, people: tuple[str, ...] = ("UTS03",), voxels: int = 4, seconds: float = 1.0
+) -> None:
     rng = np.random.default_rng(0)
+    for person in people:
+        data = folder / "derivative" / "preprocessed_data" / person
+        data.mkdir(parents=True)
+        for story in ("wheretheressmoke", "avatar", "itsabox"):
+            with h5py.File(data / f"{story}.hf5", "w") as file:
+                values = rng.normal(size=(volumes, voxels))
+                values[3, 2] = np.nan
+                file["data"] = values
+                if story == "wheretheressmoke":
+                    file["individual_repeats"] = rng.normal(size=(5, volumes, voxels))
     for story in ("wheretheressmoke", "avatar", "itsabox"):
-        with h5py.File(data / f"{story}.hf5", "w") as file:
-            values = rng.normal(size=(volumes, 4))
-            values[3, 2] = np.nan
-            file["data"] = values
-            if story == "wheretheressmoke":
-                file["individual_repeats"] = rng.normal(size=(5, volumes, 4))
-        sound(folder, story, 1.0)
+        sound(folder, story, seconds)
     (folder / "derivative" / "respdict.json").write_text(
         json.dumps(dict.fromkeys(("wheretheressmoke", "avatar", "itsabox"), 50))
     )
@@ -204,23 +208,29 @@ def sphere(points: int, seed: int) -> np.ndarray:
     return 100 * values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
-def test_projection_takes_the_middle_of_the_cortex_at_the_registered_place(tmp_path):
+def surfaces(person: Path, average: Path, areas, labels) -> np.ndarray:
+    """A participant's cortex along the first axis, 0 to 4, and a template with these areas in another order."""
     write = nibabel.freesurfer
     faces = np.array([[0, 1, 2]])
-    names = ["???", "L_A1_ROI", "L_V1_ROI"]
-    table = np.array([[i, i, i, 0, i * 65793] for i in range(3)])
-    for folder in ("person/surf", "average/surf", "average/label"):
-        (tmp_path / folder).mkdir(parents=True)
-    registered, order = sphere(6, 0), np.array([3, 0, 5, 1, 4, 2])
-    places = np.array([[i, 1, 1] for i in range(6)], dtype=float) * 0.8
+    table = np.array([[i, i, i, 0, i * 65793] for i in range(len(areas) + 1)])
+    for folder in (person / "surf", average / "surf", average / "label"):
+        folder.mkdir(parents=True, exist_ok=True)
+    count = len(labels)
+    registered, order = sphere(count, 0), np.random.default_rng(1).permutation(count)
+    places = np.stack([np.linspace(0, 4, count), np.full(count, 0.8), np.full(count, 0.8)], axis=1)
     for side in ("lh", "rh"):
-        write.write_geometry(tmp_path / "person/surf" / f"{side}.white", places - 0.1, faces)
-        write.write_geometry(tmp_path / "person/surf" / f"{side}.pial", places + 0.1, faces)
-        write.write_geometry(tmp_path / "person/surf" / f"{side}.sphere.reg", registered, faces)
-        write.write_geometry(tmp_path / "average/surf" / f"{side}.sphere.reg", registered[order], faces)
-        labels = np.array([1, 1, 2, 0, 1, 2])
-        here = [name.replace("L_", "R_") if side == "rh" else name for name in names]
-        write.write_annot(tmp_path / "average/label" / f"{side}.HCP-MMP1.annot", labels, table, here, fill_ctab=True)
+        write.write_geometry(person / "surf" / f"{side}.white", places - 0.1, faces)
+        write.write_geometry(person / "surf" / f"{side}.pial", places + 0.1, faces)
+        write.write_geometry(person / "surf" / f"{side}.sphere.reg", registered, faces)
+        write.write_geometry(average / "surf" / f"{side}.sphere.reg", registered[order], faces)
+        names = ["???", *(f"{side[0].upper()}_{area}_ROI" for area in areas)]
+        path = average / "label" / f"{side}.HCP-MMP1.annot"
+        write.write_annot(path, np.array(labels), table, names, fill_ctab=True)
+    return order
+
+
+def test_projection_takes_the_middle_of_the_cortex_at_the_registered_place(tmp_path):
+    order = surfaces(tmp_path / "person", tmp_path / "average", ["A1", "V1"], [1, 1, 2, 0, 1, 2])
     mask = np.ones((6, 3, 3))
     nifti(tmp_path / "mask.nii.gz", mask)
     # BOLD that equals the first coordinate is projected to the first coordinate.
@@ -229,6 +239,7 @@ def test_projection_takes_the_middle_of_the_cortex_at_the_registered_place(tmp_p
 
     run = StoryRun("p", "tale", "train", np.stack([first, 2 * first]), np.array([0.0, 2.0]), 2.0, "native", "t", "CC0")
     write_run(tmp_path / "in", run)
+    write_story(tmp_path / "in", "tale", first[:16])
     settings = {
         "participant": "p", "freesurfer": str(tmp_path / "person"), "fsaverage": str(tmp_path / "average"),
         "mask": str(tmp_path / "mask.nii.gz"), "regions": "all",
@@ -242,5 +253,6 @@ def test_projection_takes_the_middle_of_the_cortex_at_the_registered_place(tmp_p
     assert content["areas"] == ["A1", "A1", "V1", "A1", "V1"] * 2
     assert content["vertices"][5:] == [6, 7, 8, 10, 11]
     assert list_runs(tmp_path / "out") == {"p": ["tale"]}
+    assert read_story(tmp_path / "out", "tale").shape == (16,)
     with pytest.raises(ValueError, match="no area 44"):
         project_to_fsaverage.project(str(tmp_path / "in"), str(tmp_path / "o"), **(settings | {"regions": "paper"}))
