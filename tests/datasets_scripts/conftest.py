@@ -67,9 +67,9 @@ def write_session_25(folder, session, blocks=(1, 2), splits=("train", "val", "te
     return written
 
 
-def make_session_24(seed, trials=4, electrodes=256, blocks=(3, 5)):
+def make_session_24(seed, trials=4, electrodes=256, blocks=(3, 5), bins=(15, 30)):
     rng = np.random.default_rng(seed)
-    bins = rng.integers(15, 30, size=trials)
+    bins = rng.integers(*bins, size=trials)
     return {
         **{f"tx{k}": [rng.poisson(2.0 / k, (n, electrodes)).astype(np.uint8) for n in bins] for k in range(1, 5)},
         "spikePow": [rng.lognormal(size=(n, electrodes)).astype(np.float32) for n in bins],

@@ -104,9 +104,9 @@ def test_a_wrong_offset_would_be_noticed(tmp_path):
     assert follows_the_sound(tmp_path / "right") > 0.7 > 0.4 > follows_the_sound(tmp_path / "wrong")
 
 
-def bids(folder, events):
+def bids(folder, events, subjects=("01", "02")):
     """Two patients; the podcast begins 4 s into the recording."""
-    for subject in ("01", "02"):
+    for subject in subjects:
         place = folder / f"sub-{subject}" / "ieeg"
         place.mkdir(parents=True)
         make_pair(place, "x", offset=0.0, drift_ppm=0.0, sync=False)
@@ -147,10 +147,12 @@ def test_the_podcast_needs_no_events(tmp_path):
     assert cli(["convert", "bids_ieeg_audio", *arguments, "--quiet"]) == 2
 
 
-def test_a_treebank_movie_is_read_around_its_pause(tmp_path):
-    root, rate = tmp_path / "btb", convert_brain_treebank.RATE_HZ
-    for name in ("electrode_labels/sub_1", "subject_metadata", "subject_timings", "movies"):
+def treebank(root, movies):
+    """One patient and one movie, which starts at second 5 of the recording and stands still at 60 for 20 s."""
+    rate = convert_brain_treebank.RATE_HZ
+    for name in ("electrode_labels/sub_1", "subject_metadata", "subject_timings"):
         (root / name).mkdir(parents=True)
+    movies.mkdir()
     seconds = 130
     with h5py.File(root / "sub_1_trial000.h5", "w") as file:
         for index in range(4):  # the last has no name, as in the release
@@ -158,11 +160,15 @@ def test_a_treebank_movie_is_read_around_its_pause(tmp_path):
             file[f"data/electrode_{index}"] = values
     (root / "electrode_labels/sub_1/electrode_labels.json").write_text('["*T1", "T2#", "DC1"]')
     (root / "subject_metadata/sub_1_trial000_metadata.json").write_text('{"title": "A Movie", "filename": "a-movie"}')
-    # Starts at second 5 of the recording, stands still at 60 for 20 s.
     points = [(5, 0), (60, 55), (80, 55), (125, 100)]
     lines = "\n".join(f"trigger,{movie},{round(ieeg * rate)}" for ieeg, movie in points)
     (root / "subject_timings/sub_1_trial000_timings.csv").write_text(f"type,movie_time,index\n{lines}\n")
-    wavfile.write(root / "movies/a-movie.wav", AUDIO_HZ, np.arange(100 * AUDIO_HZ, dtype=np.int64).astype(np.int16))
+    wavfile.write(movies / "a-movie.wav", AUDIO_HZ, np.arange(100 * AUDIO_HZ, dtype=np.int64).astype(np.int16))
+
+
+def test_a_treebank_movie_is_read_around_its_pause(tmp_path):
+    root = tmp_path / "btb"
+    treebank(root, root / "movies")
     arguments = ["--input_dir", str(root), "--movies", str(root / "movies"), "--output_dir", str(tmp_path / "out")]
     assert convert_brain_treebank.main([*arguments, "--quiet"]) == 0
     rows = list(load_segments(tmp_path / "out"))
