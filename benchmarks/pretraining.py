@@ -42,12 +42,15 @@ CONDITIONS: dict[str, tuple[str, ...]] = {
     "matched": ("target", "humans", "monkeys"),
     "same_participant": ("target", "target_more"),
     "others": ("humans", "monkeys"),
+    "all_new_read_in": ("target", "humans", "monkeys"),
     "all_crossings": ("target", "humans", "monkeys"),
     "scratch_masked": (),
     "cross_task": (),
 }
 # Conditions with more pretraining than the others, by how much: their row is no control, but says what time buys.
 LONGER = {"human_longer": 4}
+# Conditions that are fine-tuned from the encoder of another, without the target's read-in.
+NEW_READ_IN = {"all_new_read_in": "all"}
 CURVE = {"scratch": (150, 600, 1000), "all": (150, 600)}
 
 
@@ -225,9 +228,13 @@ def fine_tune(condition: str, task: str, trials: int, seed: int) -> tuple[Any, A
     )
     result: dict[str, Any] = {}
     if CONDITIONS[condition]:
-        folder = pretrain(condition, seed)
+        folder = pretrain(NEW_READ_IN.get(condition, condition), seed)
         result["pretraining"] = json.loads((folder / "record.json").read_text())
         encoder = BITForMaskedModeling.from_pretrained(folder / "model")
+        if condition in NEW_READ_IN:
+            encoder.config.participants = {
+                name: count for name, count in encoder.config.participants.items() if name != cohort.TARGET
+            }
         # The crossings are the first half of the channels.
         channels = encoder.config.participants.get(cohort.TARGET)
         known = {cohort.TARGET: range(channels)} if channels not in (None, participants[cohort.TARGET]) else None

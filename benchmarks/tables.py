@@ -212,6 +212,7 @@ def pretraining(result: dict[str, Any]) -> str:
         "matched": "BIT-All cut to the hours of BIT-Human",
         "same_participant": "the target alone, as many hours as BIT-All",
         "others": "humans and monkeys, not the target",
+        "all_new_read_in": "BIT-All, the target's read-in drawn anew",
         "all_crossings": "BIT-All, threshold crossings only",
         "scratch_masked": "from scratch, half of the patches hidden",
         "cross_task": "labelled attempted speech of the target",

@@ -198,8 +198,9 @@ def convert_aligned(
         raise ValueError("there is no recording to convert: see the layout in --help")
     output = Path(output_dir)
     splits: dict[tuple[str, str], str] = {}
-    for participant in dict.fromkeys(file.participant_id for file in files):
-        own = [file.file_id for file in files if file.participant_id == participant]
+    # A task of few files among many of ambient sound has a train, validation and test part of its own.
+    for participant, condition in dict.fromkeys((file.participant_id, file.condition) for file in files):
+        own = [file.file_id for file in files if (file.participant_id, file.condition) == (participant, condition)]
         chosen = split_files(own, seed=seed) if len(own) >= 3 else dict.fromkeys(own, "train")
         splits |= {(participant, name): split for name, split in chosen.items()}
     written: dict[str, int] = {}

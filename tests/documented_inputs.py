@@ -106,47 +106,50 @@ def converted(folder, rows):
     Path("raw").unlink()
 
 
-def trials_in_the_box(splits):
-    """What the simulated participant of the models in the box says, three sentences, as trials of each split."""
-    from bit_speech.sample_checkpoints import sample_trials
+def word_writer(folder, seed=0):
+    """A model of six channels that has learnt nothing, and its decoder of three words."""
+    import torch
 
-    converted(Path("runs/me/trials"), [{**row, "split": s} for s in splits for row in sample_trials("sim-ctc", 3)])
-
-
-def decoding():
-    from bit_speech import BITForCTC, PhonemeTokenizer, sample_checkpoint
+    from bit_speech import BITForCTC
     from bit_speech.decoding import BeamSearchDecoder, Lexicon
 
     from .hub.models_to_publish import bit, neural
 
-    shutil.copytree(sample_checkpoint("sim-ctc"), "runs/me/model")
-    trials_in_the_box(["test"])
-    model = Path("runs/t15/model")
-    BITForCTC(bit()).save_pretrained(model)
-    neural(PhonemeTokenizer()).save_pretrained(model)
+    torch.manual_seed(seed)
+    BITForCTC(bit()).save_pretrained(folder)
+    neural().save_pretrained(folder)
     words = {"the": "DH AH", "cat": "K AE T", "a": "AH"}
-    BeamSearchDecoder(Lexicon.from_words(words), word_model(), beam_size=10).save_pretrained(model / "decoder")
+    BeamSearchDecoder(Lexicon.from_words(words), word_model(), beam_size=10).save_pretrained(Path(folder) / "decoder")
+
+
+def six_channels(splits, count, text, bins=60):
+    """So many trials of each split for such a model."""
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "participant_id": "t15", "session_id": "t15.2023.08.11", "block_index": block, "trial_index": trial,
+            "split": split, "text": text, "phonemes": None, "features": rng.normal(size=(bins, 6)).astype(np.float32),
+            "feature_kinds": ["threshold_crossings"] * 6, "channel_areas": ["55b"] * 6,
+        }
+        for block, split in enumerate(splits) for trial in range(count)
+    ]  # fmt: skip
+
+
+def decoding():
+    for name in ("me", "t15"):
+        word_writer(f"runs/{name}/model")
+    converted(Path("runs/me/trials"), six_channels(["test"], 3, text="the cat sat"))
     # The benchmark takes all of its 1,450 sentences or none.
-    trial = {
-        "participant_id": "t15", "split": "test", "block_index": 1, "text": None, "phonemes": None,
-        "features": np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32),
-        "feature_kinds": ["threshold_crossings"] * 6, "channel_areas": ["55b"] * 6,
-    }  # fmt: skip
-    days = ("t15.2023.08.11", "t15.2023.08.13")
-    converted(
-        Path("runs/t15/trials"), [{**trial, "session_id": day, "trial_index": i} for day in days for i in range(725)]
-    )
+    converted(Path("runs/t15/trials"), six_channels(["test"], 1450, text=None, bins=12))
 
 
 def decoders():
     """Two decoders, and an instruction-tuned language model of the name that the recipe has."""
-    from bit_speech import sample_checkpoint
-
     from .docs.prepared import language_model_folder
 
-    for seed in ("seed0", "seed1"):
-        shutil.copytree(sample_checkpoint("sim-ctc"), f"runs/{seed}/model")
-    trials_in_the_box(["validation", "test"])
+    for seed in range(2):
+        word_writer(f"runs/seed{seed}/model", seed)
+    converted(Path("runs/me/trials"), six_channels(["validation", "test"], 4, text="the cat sat"))
     language_model_folder("Qwen/Qwen2.5-1.5B-Instruct", "qwen2")
 
 
@@ -157,7 +160,7 @@ def listening():
     from .datasets_scripts.test_convert_stories import lebel, surfaces
     from .docs.prepared import speech_checkpoint
 
-    lebel(Path("raw/ds003020"), people=LISTENERS, voxels=54, seconds=70.0)
+    lebel(Path("raw/ds003020"), volumes=50, scans=70, people=LISTENERS, voxels=54, seconds=110.0)
     areas = sorted({area for members in ROI_SETS["paper"].values() for area in members})
     for person in LISTENERS:
         surfaces(Path("subjects") / person, Path("subjects/fsaverage"), areas, range(1, len(areas) + 1))

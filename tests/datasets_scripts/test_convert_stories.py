@@ -70,9 +70,7 @@ def nifti(path: Path, values: np.ndarray) -> None:
     nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), np.eye(4)), path)
 
 
-def lebel(
-    folder: Path, volumes: int = 30, people: tuple[str, ...] = ("UTS03",), voxels: int = 4, seconds: float = 1.0
-) -> None:
+def lebel(folder: Path, volumes: int = 30, scans: int = 50, people=("UTS03",), voxels: int = 4, seconds=1.0) -> None:
     rng = np.random.default_rng(0)
     for person in people:
         data = folder / "derivative" / "preprocessed_data" / person
@@ -87,7 +85,7 @@ def lebel(
     for story in ("wheretheressmoke", "avatar", "itsabox"):
         sound(folder, story, seconds)
     (folder / "derivative" / "respdict.json").write_text(
-        json.dumps(dict.fromkeys(("wheretheressmoke", "avatar", "itsabox"), 50))
+        json.dumps(dict.fromkeys(("wheretheressmoke", "avatar", "itsabox"), scans))
     )
     (folder / "derivative" / "TextGrids").mkdir()
     (folder / "derivative" / "TextGrids" / "avatar.TextGrid").write_text(LONG_GRID)
