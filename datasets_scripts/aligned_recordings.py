@@ -165,6 +165,32 @@ def _position(name: str, positions: dict[str, tuple[float, float, float]]) -> np
     return np.mean([positions.get(contact, (np.nan,) * 3) for contact in contacts], axis=0)
 
 
+def choose_splits(files: Sequence[AlignedFile], seed: int) -> dict[tuple[str, str], str]:
+    """Assign files to splits, for every participant and condition by themselves.
+
+    So a task of few files among days of ambient sound can be trained on, watched and tested, too.
+
+    Args:
+        files (`Sequence[AlignedFile]`): what is converted.
+        seed (`int`): of the assignment.
+
+    Returns:
+        `dict[tuple[str, str], str]`: participant and file -> split; fewer than three files all train.
+
+    Raises:
+        ValueError: if two files of a participant have one name.
+    """
+    splits: dict[tuple[str, str], str] = {}
+    for participant, condition in dict.fromkeys((file.participant_id, file.condition) for file in files):
+        own = [file.file_id for file in files if (file.participant_id, file.condition) == (participant, condition)]
+        twice = sorted(name for name in set(own) if own.count(name) > 1 or (participant, name) in splits)
+        if twice:
+            raise ValueError(f"{participant} has several recordings of the name {twice[0]!r}: give each its own name")
+        chosen = split_files(own, seed=seed) if len(own) >= 3 else dict.fromkeys(own, "train")
+        splits |= {(participant, name): split for name, split in chosen.items()}
+    return splits
+
+
 def convert_aligned(
     files: Sequence[AlignedFile],
     output_dir: str | Path,
@@ -197,12 +223,7 @@ def convert_aligned(
     if not files:
         raise ValueError("there is no recording to convert: see the layout in --help")
     output = Path(output_dir)
-    splits: dict[tuple[str, str], str] = {}
-    # A task of few files among many of ambient sound has a train, validation and test part of its own.
-    for participant, condition in dict.fromkeys((file.participant_id, file.condition) for file in files):
-        own = [file.file_id for file in files if (file.participant_id, file.condition) == (participant, condition)]
-        chosen = split_files(own, seed=seed) if len(own) >= 3 else dict.fromkeys(own, "train")
-        splits |= {(participant, name): split for name, split in chosen.items()}
+    splits = choose_splits(files, seed)
     written: dict[str, int] = {}
     held: tuple[Any, np.ndarray, list[str]] | None = None
     for file in files:

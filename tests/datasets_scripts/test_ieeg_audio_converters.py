@@ -11,7 +11,7 @@ from bit_speech.data.audio_features import LogMelFeatures
 from bit_speech.data.clocks import envelope, estimate_clock
 from bit_speech.data.ieeg_recordings import write_edf
 from datasets_scripts import convert_brain_treebank, convert_own_ieeg_audio
-from datasets_scripts.aligned_recordings import AlignedFile, cut_blocks, sound_time
+from datasets_scripts.aligned_recordings import AlignedFile, choose_splits, cut_blocks, sound_time
 
 RATE, AUDIO_HZ = 256, 8000
 
@@ -187,6 +187,20 @@ def test_blocks_leave_a_guard_between_splits():
         (210.0, 290.0),
     ]
     assert sound_time(blocks[1].clock, 150.0) == pytest.approx(160.0)
+
+
+def test_every_condition_has_splits_of_its_own_and_names_are_given_once():
+    def file(name, condition):
+        return AlignedFile("p", "p.d", name, None, None, [], condition=condition)
+
+    days, books = ([f"{kind}{i}" for i in range(count)] for kind, count in (("day", 9), ("book", 3)))
+    files = [*(file(name, "ambient") for name in days), *(file(name, "clean") for name in books)]
+    splits = choose_splits(files, seed=0)
+    for names in (days, books):
+        assert {splits["p", name] for name in names} == {"train", "validation", "test"}
+    for condition in ("ambient", "clean"):
+        with pytest.raises(ValueError, match="several recordings of the name 'day4'"):
+            choose_splits([*files, file("day4", condition)], seed=0)
 
 
 @pytest.mark.parametrize(
