@@ -37,7 +37,7 @@ class ExperimentArguments:
 
     _show_all_settings = True
 
-    trials: list[str] = HfArg(default_factory=list, help="Folders of trials, from `bit-speech convert`.")
+    trials: list[str] = HfArg(default_factory=list, help="Folders of trials, from `bit-speech convert`, or of several.")
     corpus: str = HfArg(default="runs/corpus", help="Where the memory-mapped store of these trials lies, or is built.")
     normalization: str = HfArg(default="block", help="z-score per block, per session, or none.")
     species: list[str] | None = HfArg(default=None, help="Only datasets of these species, e.g. human macaque.")
@@ -56,6 +56,24 @@ class ExperimentArguments:
             self.model_config = json.loads(self.model_config)
 
 
+def find_sources(folders: list[str]) -> list[CorpusSource]:
+    """The conversions that folders hold: a folder of trials is one, a folder of such folders is several.
+
+    Args:
+        folders (`list[str]`): what was given as `trials`.
+
+    Returns:
+        `list[CorpusSource]`: those of a folder of several are named by participant and areas, as the converter named
+            them, so that a read-in is shared only where the channels are the same.
+    """
+    sources = []
+    for folder in map(Path, folders):
+        parts = [] if (folder / "README.md").is_file() else sorted(card.parent for card in folder.glob("*/README.md"))
+        sources += [CorpusSource(part, name=part.name.removeprefix(f"{folder.name}_")) for part in parts]
+        sources += [] if parts else [CorpusSource(folder)]
+    return sources
+
+
 def read_corpus(arguments: ExperimentArguments) -> tuple[PretrainingCorpus, PretrainingCorpus | None]:
     """Items to train on, and items to watch.
 
@@ -68,7 +86,7 @@ def read_corpus(arguments: ExperimentArguments) -> tuple[PretrainingCorpus, Pret
     Raises:
         ValueError: when nothing is left, or there are fewer hours than asked for.
     """
-    sources = [CorpusSource(folder) for folder in arguments.trials]
+    sources = find_sources(arguments.trials)
     corpus = PretrainingCorpus(build_corpus(sources, arguments.corpus, normalization=arguments.normalization))
     wanted = [
         number

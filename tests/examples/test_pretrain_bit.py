@@ -135,6 +135,25 @@ def test_species_participants_and_hours_choose_what_is_learnt(script, folders, t
         corpus("--species=cat")
 
 
+def test_a_folder_of_conversions_is_all_of_them_and_channels_are_told_apart_by_their_areas(script, tmp_path):
+    from ..data_room.test_pretraining_corpus import counts, write
+
+    for folder, areas, channels in (("first", "M1-2", 4), ("first", "PMd-3", 6), ("second", "M1-2", 4)):
+        trials = [counts("ann.2024.01.01", 1, trial, 20, channels) for trial in range(2)]
+        write(tmp_path / folder / f"{folder}_ann_{areas}", trials)
+    write(tmp_path / "alone", [counts("bob.2024.01.01", 1, 0, 20, 4)])
+    folders = [str(tmp_path / name) for name in ("first", "second", "alone")]
+    found = [(Path(source.folder).name, source.name) for source in script.find_sources(folders)]
+    assert found == [
+        ("first_ann_M1-2", "ann_M1-2"),
+        ("first_ann_PMd-3", "ann_PMd-3"),
+        ("second_ann_M1-2", "ann_M1-2"),
+        ("alone", None),
+    ]
+    arguments = script.ExperimentArguments(trials=folders, corpus=str(tmp_path / "corpus"), eval_share=0)
+    assert script.read_corpus(arguments)[0].participants == {"ann_M1-2": 2, "ann_PMd-3": 3, "bob": 2}
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_is_read_and_says_its_command_and_its_result(script, config):
     from bit_speech import BITConfig, BITForMaskedModeling
