@@ -7,10 +7,10 @@ import gzip
 import json
 import lzma
 import shutil
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 # The five whom the page on brain-tuning names: three to tune on, two to score.
 LISTENERS = ("UTS01", "UTS02", "UTS03", "UTS04", "UTS05")
@@ -87,25 +87,6 @@ def layouts():
     Path("my_participant.yaml").write_text(write_recordings(Path()))
 
 
-def converted(folder, rows):
-    """Trials as a converter leaves them."""
-    from bit_speech.data.conversion import ShardPlan, SourceDescription, run_conversion
-
-    facts = {"bin_size_ms": 20.0, "species": "human", "task": "attempted_speech", "source": "s", "licence": "CC0-1.0"}
-    Path("raw").write_text("raw")
-
-    def where(row):
-        return row["split"], row["session_id"]
-
-    plans = []
-    for (split, session), found in groupby(sorted(rows, key=where), key=where):
-        part = [{**facts, **row} for row in found]
-        plans.append(ShardPlan(split, session, {"raw": Path("raw")}, len(part), lambda part=part: iter(part)))
-    source = SourceDescription("t", "T", "CC0-1.0", "T.")
-    run_conversion(folder, plans, num_channels=rows[0]["features"].shape[1], source=source, progress=False)
-    Path("raw").unlink()
-
-
 def word_writer(folder, seed=0):
     """A model of six channels that has learnt nothing, and its decoder of three words."""
     import torch
@@ -136,20 +117,24 @@ def six_channels(splits, count, text, bins=60):
 
 
 def decoding():
+    from .converted import convert
+
     for name in ("me", "t15"):
         word_writer(f"runs/{name}/model")
-    converted(Path("runs/me/trials"), six_channels(["test"], 3, text="the cat sat"))
+    convert(six_channels(["test"], 3, text="the cat sat"), Path("runs/me"))
     # The benchmark takes all of its 1,450 sentences or none.
-    converted(Path("runs/t15/trials"), six_channels(["test"], 1450, text=None, bins=12))
+    convert(six_channels(["test"], 1450, text=None, bins=12), Path("runs/t15"))
 
 
 def decoders():
     """Two decoders, and an instruction-tuned language model of the name that the recipe has."""
+    pytest.importorskip("trl")
+    from .converted import convert
     from .docs.prepared import language_model_folder
 
     for seed in range(2):
         word_writer(f"runs/seed{seed}/model", seed)
-    converted(Path("runs/me/trials"), six_channels(["validation", "test"], 4, text="the cat sat"))
+    convert(six_channels(["validation", "test"], 4, text="the cat sat"), Path("runs/me"))
     language_model_folder("Qwen/Qwen2.5-1.5B-Instruct", "qwen2")
 
 
@@ -216,21 +201,20 @@ def pretraining():
 
 
 def speaking(folder, participant):
+    """Six sentences to train on and two to watch."""
+    from .converted import convert
     from .data_room.test_pretraining_corpus import counts
 
     said = {"text": "the cat", "phonemes": "DH AH K AE T"}
-    splits = {"train": 6, "validation": 2}
-    converted(
-        folder,
-        [
-            counts(f"{participant}.2024.01.05", 1 + (split == "validation"), trial, 100, 8, split=split, **said)
-            for split, count in splits.items()
-            for trial in range(count)
-        ],
-    )
+    parts = [("train", 1, trial) for trial in range(6)] + [("validation", 2, trial) for trial in range(2)]
+    rows = [
+        counts(f"{participant}.2024.01.05", block, trial, 100, 8, split=split, **said) for split, block, trial in parts
+    ]
+    convert(rows, folder.parent, folder.name)
 
 
 def monkeys():
+    pytest.importorskip("pynwb")
     from .datasets_scripts.conftest import write_nwb
 
     write_nwb(

@@ -96,6 +96,7 @@ WALKS = {
     "docs/wav2vec2_brain.md": Walk(inputs.speech_models, changes={"--trials DIR": "--trials trials/t12"}),
 }
 NOTHING_RUNS = {"CONTRIBUTING.md", "docs/space.md"}
+MOMENTS = {"docs/data_format.md", "docs/language_models.md", "docs/pretraining_corpora.md"}
 WALKED_ELSEWHERE = {"docs/tutorial_own_participant.md", "docs/publishing.md"}
 
 
@@ -208,10 +209,14 @@ def run(line, monkeypatch):
             assert not stopped.code, f"{line}: {stopped.code}"
 
 
+def in_a_moment_or_slowly():
+    pages_that_run = sorted(set(WALKS) - NOTHING_RUNS)
+    return [page if page in MOMENTS else pytest.param(page, marks=pytest.mark.slow) for page in pages_that_run]
+
+
 # A converter that another test has imported is run a second time here, as a program.
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")
-@pytest.mark.slow
-@pytest.mark.parametrize("page", sorted(set(WALKS) - NOTHING_RUNS))
+@pytest.mark.parametrize("page", in_a_moment_or_slowly())
 def test_the_commands_of_a_page_run_in_order(page, short, monkeypatch):
     WALKS[page].prepare()
     for line in to_run(pages()[page], WALKS[page]):
