@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import RESULTS, by_name, compact, interval, numbers, run_cells, save_result
-from benchmarks.end_to_end_cells import BEAMS, PROMPT, RECIPE, REFERENCE, VARIANTS, run_cell, weigh_again
+from benchmarks.end_to_end_cells import BEAMS, LONGER, PROMPT, RECIPE, REFERENCE, VARIANTS, run_cell, weigh_again
 from benchmarks.end_to_end_people import IMAGINED, SEEDS, WORK, Person, comparable, held_out_sentences
 from bit_speech.files import write_json
 
@@ -40,9 +40,9 @@ CONFIG = "examples/configs/causal_lm_small.yaml"
 GROUPS = ("main", "imagined", "ablation")
 
 
-def prepare_llm(causal_lm: str | None) -> None:
+def prepare_llm(causal_lm: str | None, longer: bool) -> None:
     """Make the text model by its own recipe unless one is given, check what it has read, and teach it to spell."""
-    from benchmarks.spelling_lm import train_spelling_lm
+    from benchmarks.spelling_lm import ROUNDS, train_spelling_lm
 
     if not (LLM / "model" / "config.json").exists():
         if causal_lm is None:
@@ -57,7 +57,11 @@ def prepare_llm(causal_lm: str | None) -> None:
                     shutil.copy(source.parent / name, LLM / name)
     if not (LLM / "text_checked.json").exists():
         write_json(LLM / "text_checked.json", check_text())
-    train_spelling_lm(LLM / "model", LLM / "spelling", held_out_sentences())
+    train_spelling_lm(LLM / "model", LLM / "spelling", held_out_sentences(), rounds=ROUNDS[:1])
+    if longer:
+        if not (LLM / "spelling_longer").exists():
+            shutil.copytree(LLM / "spelling", LLM / "spelling_longer")
+        train_spelling_lm(LLM / "model", LLM / "spelling_longer", held_out_sentences())
 
 
 def check_text() -> dict[str, Any]:
@@ -133,12 +137,13 @@ def summarise(measure_again: bool = False) -> dict[str, Any]:
     stored = RESULTS / f"{NAME}.json"
     before = json.loads(stored.read_text()) if stored.exists() else {}
     rows: dict[str, list[dict[str, Any]]] = {"main": [], "imagined": [], "ablation": []}
-    for kind in ("attempted", *IMAGINED):
-        found = [cells[key] for key in sorted(cells) if key[:2] == (kind, REFERENCE)]
+    for kind, variant in (("attempted", REFERENCE), ("attempted", LONGER), *((kind, REFERENCE) for kind in IMAGINED)):
+        found = [cells[key] for key in sorted(cells) if key[:2] == (kind, variant)]
         for way in sorted({way for cell in found for way in cell["test"]} - {"sentences"}):
             members = [cell for cell in found if way in cell["test"]]
             row = {
-                "kind": kind, "way": way, "seeds": [cell["seed"] for cell in members], "wer": pooled(members, way),
+                "kind": kind, "variant": variant, "way": way, "seeds": [cell["seed"] for cell in members],
+                "wer": pooled(members, way),
                 "by_seed": [cell["test"][way]["rate"] for cell in members],
                 "minus_cascade": pooled(members, way, "cascade") if way != "cascade" else None,
             }  # fmt: skip
@@ -162,7 +167,8 @@ def summarise(measure_again: bool = False) -> dict[str, Any]:
         {key[2]: cells[key] for key in sorted(cells) if key[:2] == (kind, REFERENCE)} for kind in IMAGINED
     )
     both = sorted(set(scratch) & set(pretrained))
-    files = {"spelling": "spelling/spelling.json", "text": "perplexity.json", "checked": "text_checked.json"}
+    files = {name: f"{name}/spelling.json" for name in ("spelling", "spelling_longer")}
+    files |= {"text": "perplexity.json", "checked": "text_checked.json"}
     records = {
         name: json.loads((LLM / path).read_text()) if (LLM / path).exists() else before.get("llm", {}).get(name)
         for name, path in files.items()
@@ -210,18 +216,24 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.cell:
         kind, name, seed = arguments.cell
-        run_cell(kind, name, int(seed), LLM, whole=name == REFERENCE)
+        run_cell(kind, name, int(seed), LLM, whole=name in (REFERENCE, LONGER))
         return
     if not arguments.tables:
-        prepare_llm(arguments.causal_lm)
-
-        for group in arguments.groups:
-            wanted = wanted_cells([group], arguments.seeds)
-            missing = [cell for cell in wanted if not (WORK / "cells" / "{}.{}.{}.json".format(*cell)).exists()]
+        missing = {
+            group: [
+                cell
+                for cell in wanted_cells([group], arguments.seeds)
+                if not (WORK / "cells" / "{}.{}.{}.json".format(*cell)).exists()
+            ]
+            for group in arguments.groups
+        }
+        names = {name for cells in missing.values() for _, name, _ in cells}
+        prepare_llm(arguments.causal_lm, longer=any(VARIANTS[name].llm == "spelling_longer" for name in names))
+        for cells in missing.values():
             # What several cells of a person share is made once, before they run side by side.
-            for kind, seed in dict.fromkeys((kind, seed) for kind, _, seed in missing):
+            for kind, seed in dict.fromkeys((kind, seed) for kind, _, seed in cells):
                 Person(kind, seed).cascade()
-            run_cells(NAME, "--cell", by_name(missing), WORK, arguments.processes)
+            run_cells(NAME, "--cell", by_name(cells), WORK, arguments.processes)
     if arguments.weigh:
         for path in sorted((WORK / "lists").glob("*.json")):
             kind, name, seed, _ = path.name.split(".")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.end_to_end_people import WORK, Person, language_model, ready_extractor
-from benchmarks.spelling_lm import LEADING, NUM_CLASSES
+from benchmarks.spelling_lm import LEADING, NUM_CLASSES, TABLE
 from benchmarks.wav2vec2_brain import has_bf16, rate
 from bit_speech.files import write_json
 
@@ -26,21 +26,23 @@ BEAMS = 8  # also how many sentences of the cascade are weighed up
 class Variant:
     """What one row of the ablation does otherwise than the reference."""
 
-    llm: str = "spelling"  # "spelling", "text" (pretrained on text alone) or "random"
+    llm: str = "spelling"  # "spelling", "spelling_longer", "model" (pretrained on text alone) or "random"
     mode: str = "full"  # how the language model learns: "full", "lora" or "frozen"
     ctc_initialised: bool = True
     aimed_projector: bool = True  # the projector starts where the CTC head points
     settings: dict[str, Any] = field(default_factory=dict)  # of BITLLMConfig
 
 
-REFERENCE = "reference"
+REFERENCE, LONGER = "reference", "longer_spelling"
 VARIANTS = {
     REFERENCE: Variant(),
     "no_contrastive": Variant(settings={"contrastive_weight": 0.0}),
     "unmasked_pooling": Variant(settings={"contrastive_pooling": "everything"}),
     "no_ctc_start": Variant(ctc_initialised=False, aimed_projector=False),
-    "text_llm": Variant(llm="text", aimed_projector=False),
+    "text_llm": Variant(llm="model", aimed_projector=False),
     "random_llm": Variant(llm="random", aimed_projector=False),
+    LONGER: Variant(llm="spelling_longer"),
+    f"{LONGER}_lora": Variant(llm="spelling_longer", mode="lora"),
     "frozen_llm": Variant(mode="frozen"),
     "lora_llm": Variant(mode="lora"),
     "linear_projector": Variant(settings={"projector_type": "linear"}),
@@ -77,7 +79,7 @@ def build(person: Person, variant: Variant, llm: Path, seed: int) -> tuple[Any, 
 
     set_seed(seed)
     stacking = stacking_of(llm)
-    source = llm / "spelling" if variant.llm == "spelling" else llm / "model"
+    source = llm / ("model" if variant.llm == "random" else variant.llm)
     if variant.llm == "random":
         language = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source), dtype=torch.float32)
     else:
@@ -95,7 +97,7 @@ def build(person: Person, variant: Variant, llm: Path, seed: int) -> tuple[Any, 
         **settings,
     )
     if variant.aimed_projector:
-        aim_projector(model, processor, person.trials["train"], llm)
+        aim_projector(model, processor, person.trials["train"], source)
     return model, processor
 
 
@@ -104,7 +106,7 @@ def stacking_of(llm: Path) -> int:
     return int(json.loads((llm / "spelling" / "spelling.json").read_text())["stacking"])
 
 
-def aim_projector(model: Any, processor: Any, rows: list[dict[str, Any]], llm: Path, steps: int = 300) -> float:
+def aim_projector(model: Any, processor: Any, rows: list[dict[str, Any]], source: Path, steps: int = 300) -> float:
     """Fit the projector to write, for the training trials, the tokens that the CTC head's posteriors stand for.
 
     No text is involved. Gives the share of the tokens' variance that is left.
@@ -115,7 +117,7 @@ def aim_projector(model: Any, processor: Any, rows: list[dict[str, Any]], llm: P
     from modeling_bit.projectors_bit import stack_frames
 
     stacking = model.config.stacking
-    table = load_file(llm / "spelling" / "phoneme_table.safetensors")["table"]
+    table = load_file(source / TABLE)["table"]
     states, targets = [], []
     head = next(iter(model.ctc_head.heads.values()))
     model.eval()

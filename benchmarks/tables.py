@@ -521,17 +521,27 @@ def end_to_end(result: dict[str, Any]) -> str:
     def lines(found: list[dict[str, Any]]) -> list[list[str]]:
         return [line(row) for way in ways for row in found if row["way"] == way]
 
+    main = {
+        name: [row for row in rows["main"] if row.get("variant", "reference") == name]
+        for name in ("reference", "longer_spelling")
+    }
+
     text = (
         "## End to end\n\n"
         f"`{result['command']}`. {result['what']}; intervals over seeds and sentences. {machine_line(result)}\n"
-        "Attempted speech, t15-like participants:\n\n" + table(header, lines(rows["main"]))
+        "Attempted speech, t15-like participants:\n\n" + table(header, lines(main["reference"]))
     )
-    better = next((row["minus_better"] for row in rows["main"] if row["way"] == "joint"), [])
+    better = next((row["minus_better"] for row in main["reference"] if row["way"] == "joint"), [])
     if better:
         shown = "; ".join(
             rate_with_interval([one["difference"], one["difference_low"], one["difference_high"]]) for one in better
         )
         text += f"\nJoint decoding minus the better of the two alone, seed by seed (points): {shown}.\n"
+    if main["longer_spelling"]:
+        text += (
+            "\nThe same with a language model that has learnt to spell in two rounds instead of one:\n\n"
+            + table(header, lines([row for row in main["longer_spelling"] if not row["way"].startswith("cascade")]))
+        )  # fmt: skip
     if rows["ablation"]:
         text += "\nThe same network with one thing changed, greedy, the same updates for all:\n\n" + table(
             ["variant", "seeds", "WER, %", "by seed", "minus reference", "token accuracy, teacher-forced"],
