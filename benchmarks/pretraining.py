@@ -231,14 +231,11 @@ def fine_tune(condition: str, task: str, trials: int, seed: int) -> tuple[Any, A
         folder = pretrain(NEW_READ_IN.get(condition, condition), seed)
         result["pretraining"] = json.loads((folder / "record.json").read_text())
         encoder = BITForMaskedModeling.from_pretrained(folder / "model")
-        if condition in NEW_READ_IN:
-            encoder.config.participants = {
-                name: count for name, count in encoder.config.participants.items() if name != cohort.TARGET
-            }
         # The crossings are the first half of the channels.
         channels = encoder.config.participants.get(cohort.TARGET)
         known = {cohort.TARGET: range(channels)} if channels not in (None, participants[cohort.TARGET]) else None
-        result["read_in"] = load_pretrained_encoder(model, encoder, known)[cohort.TARGET]
+        new = [cohort.TARGET] if condition in NEW_READ_IN else []
+        result["read_in"] = load_pretrained_encoder(model, encoder, known, new)[cohort.TARGET]
     elif condition == "cross_task":
         source, _ = fine_tune("scratch", "attempted", cohort.ATTEMPTED_TRIALS, seed)
         result["read_in"] = load_pretrained_encoder(model, source.model)[cohort.TARGET]

@@ -27,6 +27,7 @@ def load_pretrained_encoder(
     model: BITPreTrainedModel,
     source: str | os.PathLike | BITPreTrainedModel,
     kept_channels: Mapping[str, Sequence[int]] | None = None,
+    new_read_in: Sequence[str] = (),
 ) -> dict[str, str]:
     """Copy a pretrained encoder into a model for other participants or other channels.
 
@@ -40,6 +41,8 @@ def load_pretrained_encoder(
         source (`str`, `os.PathLike` or model): saved folder, Hub name, or model with the pretrained encoder.
         kept_channels (`Mapping[str, Sequence[int]]`, *optional*): participant name -> for each old channel in order its
             position among the model's channels. Needed for a participant whose number of channels has changed.
+        new_read_in (`Sequence[str]`, *optional*): participants of the model whose read-in keeps its initial values,
+            though it could be copied.
 
     Returns:
         `dict[str, str]`: for each participant of `model` what happened to its read-in: `"copied"`, `"widened"` or
@@ -77,6 +80,9 @@ def load_pretrained_encoder(
         listed = ", ".join(f"{key} {was} and {now}" for key, (was, now) in different.items())
         raise ValueError(f"The pretrained encoder and the model differ in {listed}: build the model with the former.")
     kept_channels = dict(kept_channels or {})
+    strangers = sorted(set(new_read_in) - set(new.config.participants))
+    if strangers:
+        raise ValueError(f"`new_read_in` names {strangers}, but the model knows {sorted(new.config.participants)}.")
     unknown = sorted(set(kept_channels) - (set(old.read_in) & set(new.read_in)))
     if unknown:
         raise ValueError(
@@ -87,7 +93,7 @@ def load_pretrained_encoder(
     done = {}
     for name, channels in new.config.participants.items():
         before = old.config.participants.get(name)
-        if before is None:
+        if before is None or name in new_read_in:
             done[name] = "new"
         elif before == channels and name not in kept_channels:
             new.read_in[name].load_state_dict(old.read_in[name].state_dict())

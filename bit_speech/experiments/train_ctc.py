@@ -43,6 +43,7 @@ class ExperimentArguments:
     pretrained: str | None = HfArg(
         default=None, help="Start from this encoder of `bit-speech pretrain` (folder or Hub name)."
     )
+    new_read_in: bool = HfArg(default=False, help="Take only the body from --pretrained, and draw the read-in anew.")
     trials: str | None = HfArg(default=None, help="Folder of trials, from `bit-speech convert`.")
     simulate: str | None = HfArg(default=None, help="Simulate this preset instead: demo, t12-like, t15-like.")
     simulation_seed: int = HfArg(default=0, help="Another seed is another simulated participant.")
@@ -70,6 +71,8 @@ class ExperimentArguments:
             raise ValueError(f"--model {self.model!r} is unknown; choose one of {', '.join(MODELS)}")
         if self.pretrained is not None and self.model != "bit":
             raise ValueError(f"--pretrained is an encoder of --model bit, and cannot start --model {self.model}")
+        if self.new_read_in and self.pretrained is None:
+            raise ValueError("--new_read_in says what is taken from --pretrained: give that, too")
         check_source(self.trials, self.simulate)
         if (self.lexicon is None) != (self.lm is None):
             raise ValueError("decoding words needs both --lexicon and --lm")
@@ -116,10 +119,11 @@ def build(arguments: ExperimentArguments, trials: Any) -> tuple[BITProcessor, An
         model = model_class(config_class.from_dict(values))
         kept = {}
         for name, channels in participants.items():
-            if before.participants.get(name, channels) != channels:
+            if before.participants.get(name, channels) != channels and not arguments.new_read_in:
                 known = BITFeatureExtractor.from_pretrained(arguments.pretrained).feature_kinds
                 kept[name] = [n for n, kind in enumerate(kinds_of[name]) if known is None or kind in known]
-        print("read-in layers:", load_pretrained_encoder(model, arguments.pretrained, kept))
+        new = list(participants) if arguments.new_read_in else ()
+        print("read-in layers:", load_pretrained_encoder(model, arguments.pretrained, kept, new))
     extractor = BITFeatureExtractor(**{**extractor.to_dict(), "participants": participants, "sessions": sessions})
     return BITProcessor(extractor, PhonemeTokenizer()), model
 

@@ -97,6 +97,7 @@ def test_every_configuration_is_read_and_says_its_command_and_its_result(script,
         (["--model=lstm", "--trials=x"], "bit, gru"),
         (["--model=bit"], "either --trials"),
         (["--model=gru", "--trials=x", "--pretrained=y"], "cannot start --model gru"),
+        (["--trials=x", "--new_read_in"], "what is taken from --pretrained"),
         (["--trials=x", "--simulate=demo"], "not both"),
         (["--trials=x", "--lexicon=cmudict"], "both --lexicon and --lm"),
         (["--trials=no/such/folder"], "no/such/folder"),
@@ -107,8 +108,11 @@ def test_a_command_that_cannot_work_is_refused_with_the_remedy(script, tmp_path,
         script.main([*wrong, f"--output_dir={tmp_path}", "--use_cpu"])
 
 
-@pytest.mark.parametrize("known", ["sim", "someone else"])
-def test_training_starts_from_a_pretrained_encoder(script, small_preset, tmp_path, capsys, known):
+@pytest.mark.parametrize(
+    ("known", "more", "read_in"),
+    [("sim", [], "widened"), ("someone else", [], "new"), ("sim", ["--new_read_in"], "new")],
+)
+def test_training_starts_from_a_pretrained_encoder(script, small_preset, tmp_path, capsys, known, more, read_in):
     import torch
 
     from bit_speech import BITConfig, BITFeatureExtractor, BITForCTC, BITForMaskedModeling
@@ -118,9 +122,9 @@ def test_training_starts_from_a_pretrained_encoder(script, small_preset, tmp_pat
     encoder = BITForMaskedModeling(BITConfig(participants={known: 8}, mask_ratio=0.5, **SMALL["bit"]))
     encoder.save_pretrained(tmp_path / "encoder")
     settings = [*flags("bit", tmp_path / "run"), "--model_config={}", "--learning_rate=0"]
-    script.main([*settings, f"--pretrained={tmp_path / 'encoder'}"])
+    script.main([*settings, f"--pretrained={tmp_path / 'encoder'}", *more])
     # Eight electrodes: threshold crossings as in pretraining, and spike-band power that is new.
-    assert f"{{'sim': '{'widened' if known == 'sim' else 'new'}'}}" in capsys.readouterr().out
+    assert f"{{'sim': '{read_in}'}}" in capsys.readouterr().out
     model = BITForCTC.from_pretrained(tmp_path / "run" / "model")
     assert model.config.participants == {"sim": 16} and model.config.mask_ratio == 0.0
     assert torch.equal(model.encoder.layers[0].mlp.up_proj.weight, encoder.encoder.layers[0].mlp.up_proj.weight)

@@ -72,6 +72,7 @@ def test_every_public_name_can_be_had():
         pytest.param("import bit_speech; from transformers import LlamaForCausalLM", marks=pytest.mark.slow),
         pytest.param("import bit_speech; from transformers import pipeline", marks=pytest.mark.slow),
         pytest.param("import bit_speech, transformers.modeling_utils", marks=pytest.mark.slow),
+        pytest.param("import bit_speech.pipelines", marks=pytest.mark.slow),
     ],
 )
 def test_the_auto_classes_know_the_models_whatever_is_imported_first(first):

@@ -41,6 +41,18 @@ def test_the_read_in_of_a_known_participant_with_the_same_channels_is_copied(pre
     assert torch.equal(model.encoder(features).last_hidden_state, states)
 
 
+def test_a_read_in_that_shall_be_new_is_not_copied_and_the_body_is(pretrained):
+    model = BITForCTC(BITConfig(participants={"t12": 4, "t15": 6}, **SMALL))
+    before = {name: layer.projection.weight.clone() for name, layer in model.encoder.read_in.items()}
+    done = load_pretrained_encoder(model, pretrained, new_read_in=["t15"])
+    assert done["t15"] == "new"
+    assert torch.equal(model.encoder.read_in["t15"].projection.weight, before["t15"])
+    for copied, old in zip(model.encoder.layers.parameters(), pretrained.encoder.layers.parameters(), strict=True):
+        assert torch.equal(copied, old)
+    with pytest.raises(ValueError, match=r"`new_read_in` names \['t16'\], but the model knows \['t12', 't15'\]"):
+        load_pretrained_encoder(model, pretrained, new_read_in=["t16"])
+
+
 def test_new_channels_join_without_moving_the_columns_of_the_old_ones(pretrained):
     model = BITModel(BITConfig(participants={"t15": 5}, **SMALL))
     assert load_pretrained_encoder(model, pretrained, {"t15": [4, 0, 2]}) == {"t15": "widened"}
