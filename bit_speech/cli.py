@@ -158,7 +158,9 @@ def build_parser() -> argparse.ArgumentParser:
         "and --lm, or by an end-to-end model itself; without any of these phonemes are scored.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    evaluate.add_argument("--model", required=True, help="folder or Hub name of model and processor")
+    evaluate.add_argument(
+        "--model", required=True, help="folder or Hub name of model and processor, or sim-ctc, sim-llm"
+    )
     evaluate.add_argument("--trials", required=True, help="folder written by `bit-speech convert`")
     evaluate.add_argument("--split", default="validation", help="split to score (default: validation)")
     decode_command.add_decoder_arguments(evaluate)

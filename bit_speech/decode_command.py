@@ -127,15 +127,13 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _load(arguments: argparse.Namespace) -> Transcriber:
-    from bit_speech.sample_checkpoints import sample_checkpoint, sample_names
+    from bit_speech.sample_checkpoints import find_model
     from bit_speech.transcription import Transcriber
 
-    in_the_box = arguments.model in sample_names() and not Path(arguments.model).exists()
-    name = sample_checkpoint(arguments.model) if in_the_box else arguments.model
     settings = {key: getattr(arguments, key) for key in _DECODER_SETTINGS if getattr(arguments, key) is not None}
     # Confidences need a lattice, and so do lists; a sentence alone is found without one, and sooner.
     settings["num_hypotheses"] = max(10, arguments.nbest) if arguments.json or arguments.nbest > 1 else 1
-    return Transcriber.from_pretrained(name, arguments.lexicon, arguments.lm, **settings)
+    return Transcriber.from_pretrained(find_model(arguments.model), arguments.lexicon, arguments.lm, **settings)
 
 
 def _trials(arguments: argparse.Namespace) -> Sequence[Mapping[str, Any]]:

@@ -195,8 +195,8 @@ def evaluate_model(
     """Score a trained model on a split and write metrics, predictions and the report.
 
     Args:
-        model (`str`): folder or Hub name of a CTC or end-to-end model and its processor. A decoder in its subfolder
-            `decoder` is used unless `lexicon` or `lm` is given.
+        model (`str`): folder, Hub name or name in the box of a CTC or end-to-end model and its processor. A decoder in
+            its subfolder `decoder` is used unless `lexicon` or `lm` is given.
         trials (`str`): folder of converted trials.
         split (`str`): `"train"`, `"validation"` or `"test"`.
         output_dir (`str`): where `metrics.json`, `predictions.jsonl` and `report/` go.
@@ -213,13 +213,14 @@ def evaluate_model(
     """
     from bit_speech.data import TrialReader, load_trials
     from bit_speech.evaluation.report import write_report
+    from bit_speech.sample_checkpoints import find_model
     from bit_speech.transcription import Transcriber
 
     splits = load_trials(trials)
     if split not in splits:
         raise ValueError(f"{trials} has no split {split!r}; it has {', '.join(splits)}")
     given = {name: value for name, value in settings.items() if value is not None}
-    transcriber = Transcriber.from_pretrained(model, lexicon, lm, num_hypotheses=1, **given)
+    transcriber = Transcriber.from_pretrained(find_model(model), lexicon, lm, num_hypotheses=1, **given)
     score = _score_phonemes if transcriber.has_phonemes else _score_texts
     rates, rows = score(transcriber, TrialReader(splits[split]), splits[split], output_dir)
     metrics = {"model": model, "trials": trials, "split": split, "num_trials": len(rows)}

@@ -50,7 +50,7 @@ def test_words_are_written_by_the_decoder_beside_the_model_unless_another_is_giv
     trials = convert(said, tmp_path)
     model = sample_checkpoint("sim-ctc")
     found = [one.text for one in Transcriber.from_pretrained(model, num_hypotheses=1).transcribe(said)]
-    metrics, rows = evaluate(model, trials, tmp_path / "saved")
+    metrics, rows = evaluate("sim-ctc", trials, tmp_path / "saved")
     assert [row["hypothesis_text"] for row in rows] == found
     rate = word_error_rate([row["text"] for row in said], found, num_bootstrap=0)
     assert metrics["wer"]["rate"] == rate.rate < 0.5 and metrics["per"]["rate"] < 0.5

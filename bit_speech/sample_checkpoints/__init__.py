@@ -52,6 +52,23 @@ def sample_names() -> list[str]:
     return sorted(path.parent.name for path in Path(__file__).parent.glob(f"*/{RECORD_NAME}"))
 
 
+def find_model(name: str) -> str:
+    """Where a model is that commands are asked for.
+
+    Args:
+        name (`str`): folder, Hub name, or name of a model in the box; a folder of that name comes first.
+
+    Returns:
+        `str`: what `from_pretrained` takes.
+
+    Example:
+        >>> find_model("my-lab/p01-decoder")
+        'my-lab/p01-decoder'
+    """
+    in_the_box = name in sample_names() and not Path(name).exists()
+    return str(sample_checkpoint(name)) if in_the_box else name
+
+
 def sample_participant(name: str) -> SimulatedParticipant:
     """The simulated participant that a checkpoint was trained on.
 
