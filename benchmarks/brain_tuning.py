@@ -386,6 +386,12 @@ def summarise() -> dict[str, Any]:
                         )
                     ]
                     row[f"{name}_gain_over_{other}"] = participant_bootstrap(gains)
+        pretrained = [by_key["pretrained", seed] for seed in seeds if ("pretrained", seed) in by_key]
+        row["pretrained_of_these"] = (
+            float(np.mean([_mean(cell, HELD_OUT, ENCODING_STORIES[-1]) for cell in pretrained]))
+            if len(pretrained) == len(seeds)
+            else None
+        )
         row["areas"] = {
             area: float(np.mean([
                 r["areas"][area] for seed in seeds for r in by_key[condition, seed]["rows"]
@@ -413,7 +419,7 @@ def summarise() -> dict[str, Any]:
         "command": "python -m benchmarks.brain_tuning",
         "what": "correlation of encoding models with held-out stories, mean over voxels, of simulated participants",
         "recipe": asdict(RECIPE),
-        "data_to_match_pretrained": {row["condition"]: data_to_match(rows, row) for row in rows},
+        "data_to_match_pretrained": {row["condition"]: data_to_match(row) for row in rows},
         "rows": rows,
         "cells": cells,
     }
@@ -426,17 +432,17 @@ def summarise() -> dict[str, Any]:
     return result
 
 
-def data_to_match(rows: list[dict[str, Any]], row: dict[str, Any]) -> float | None:
-    """Share of the encoding stories with which a condition reaches what "pretrained" reaches with all of them."""
-    goals = [other[f"held_out_{ENCODING_STORIES[-1]}"][0] for other in rows if other["condition"] == "pretrained"]
+def data_to_match(row: dict[str, Any]) -> float | None:
+    """Share of the encoding stories with which a condition reaches what "pretrained" does with all, on its cohorts."""
+    goal = row["pretrained_of_these"]
     points = [(stories, row[f"held_out_{stories}"][0]) for stories in ENCODING_STORIES]
-    if not goals or max(value for _, value in points) < goals[0]:
+    if goal is None or max(value for _, value in points) < goal - 1e-9:  # "pretrained" itself reaches it with all
         return None
-    if points[0][1] >= goals[0]:
+    if points[0][1] >= goal:
         return points[0][0] / ENCODING_STORIES[-1]
     for (few, low), (many, high) in zip(points, points[1:]):
-        if low <= goals[0] <= high:
-            return (few + (goals[0] - low) / max(high - low, 1e-9) * (many - few)) / ENCODING_STORIES[-1]
+        if low <= goal <= high:
+            return (few + (goal - low) / max(high - low, 1e-9) * (many - few)) / ENCODING_STORIES[-1]
     return 1.0
 
 

@@ -17,7 +17,7 @@ def brain_tuning(result: dict[str, Any]) -> str:
     )
     rows = [
         [
-            row["condition"].replace("_", " "), str(len(row["seeds"])), f"{row['minutes_of_tuning']:.0f}",
+            row["condition"].replace("_", " "), ", ".join(map(str, row["seeds"])), f"{row['minutes_of_tuning']:.0f}",
             *[f"{row[f'held_out_{count}'][0]:.3f}" for count in counts],
             shown(row.get("held_out_gain_over_pretrained")), shown(row.get("tuned_gain_over_pretrained")),
             shown(row.get("held_out_gain_over_single")), f"{row['share_of_ceiling']:.2f}",
