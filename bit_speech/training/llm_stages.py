@@ -178,6 +178,9 @@ def build_end_to_end(
         neural_token_id=processor.neural_token_id,
         **settings,
     )
+    parts: tuple[Any, ...] = (config.encoder_config, config.text_config)
+    for part in parts:
+        part.name_or_path = ""  # the folders of this machine are nobody's business where the model is loaded
     model = BITForConditionalGeneration(config, language_model)
     if source is not None:
         model.encoder.load_state_dict(source.encoder.state_dict())

@@ -130,6 +130,8 @@ def test_the_encoder_and_its_head_come_from_the_phoneme_model(llm, tmp_path):
     llm.language_model().save_pretrained(tmp_path / "lm")
     llm.tokenizer().save_pretrained(tmp_path / "lm")
     model, processor = build_end_to_end(tmp_path / "ctc", tmp_path / "lm", stacking=2)
+    model.save_pretrained(tmp_path / "whole")
+    assert str(tmp_path) not in (tmp_path / "whole" / "config.json").read_text()
     for name, value in encoder.encoder.state_dict().items():
         assert torch.equal(model.encoder.state_dict()[name], value), name
     assert torch.equal(model.ctc_head.heads["p"].weight, encoder.head["p"].weight)
