@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bit_speech.files import write_text
 
@@ -92,8 +92,6 @@ def run(arguments: argparse.Namespace) -> int:
     """
     _check(arguments)
     trials = _trials(arguments)
-    if arguments.limit is not None:
-        trials = trials[: arguments.limit]
     transcriber = _load(arguments)
     if transcriber.writes != "words":
         print(f"decode: the model has no word decoder, so it writes {transcriber.writes}", file=sys.stderr)
@@ -140,30 +138,14 @@ def _trials(arguments: argparse.Namespace) -> Sequence[Mapping[str, Any]]:
     if arguments.simulated:
         from bit_speech.sample_checkpoints import sample_trials
 
-        return sample_trials(arguments.model, count=arguments.simulated)
+        return sample_trials(arguments.model, count=arguments.simulated)[: arguments.limit]
     if arguments.trials:
         from bit_speech.data import TrialReader, load_trials
 
-        return _Rows(TrialReader(load_trials(arguments.trials, arguments.split)))
-    return [trial for name in arguments.files for trial in _read_file(name, arguments)]
-
-
-class _Rows(Sequence[Mapping[str, Any]]):
-    """Trials of a reader that can be cut short and counted."""
-
-    def __init__(self, reader: Any, count: int | None = None) -> None:
-        self._reader = reader
-        self._count = len(reader) if count is None else count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return _Rows(self._reader, len(range(*index.indices(len(self)))))
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return self._reader[index]
+        trials = load_trials(arguments.trials, arguments.split)
+        trials = trials if arguments.limit is None else trials.take(min(arguments.limit, len(trials)))
+        return cast("Sequence[Mapping[str, Any]]", TrialReader(trials))
+    return [trial for name in arguments.files for trial in _read_file(name, arguments)][: arguments.limit]
 
 
 def _read_file(path: str, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -165,6 +165,8 @@ def _trials(one: Any, field: str | None) -> Iterator[dict[str, Any]]:
         if one.get("features") is None:
             raise ValueError(f"A trial has no 'features'; it has {', '.join(map(str, one)) or 'nothing'}.")
         yield dict(one)
+    elif np.ndim(one) != 2:
+        raise ValueError(f"A trial has the shape (bins, channels); this has {np.ndim(one)} axes.")
     else:
         yield {"features": one}
 

@@ -1,7 +1,9 @@
 """How the tests read and run the pages of the documentation."""
 
 import re
+import runpy
 import shlex
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -93,3 +95,13 @@ def replaced(text, changes):
         assert said in text, f"the page no longer says {said!r}"
         text = text.replace(said, changed)
     return text
+
+
+def run_program(words, monkeypatch):
+    """Run `python FILE ...` or `python -m MODULE ...` in this process."""
+    if words[1] == "-m":
+        monkeypatch.setattr(sys, "argv", words[2:])
+        runpy.run_module(words[2], run_name="__main__")
+    else:
+        monkeypatch.setattr(sys, "argv", words[1:])
+        runpy.run_path(words[1], run_name="__main__")

@@ -8,7 +8,6 @@ import argparse
 import ast
 import importlib.util
 import re
-import runpy
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from bit_speech import cli, decode_command, report_command
 from bit_speech.arguments import ExperimentParser
 from bit_speech.hub import command as publish_command
 
-from .documentation import DOCS, PROGRAM, ROOT, blocks, lines_of, shown
+from .documentation import DOCS, PROGRAM, ROOT, blocks, lines_of, run_program, shown
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 HELP = [cli.EPILOG, cli.BUILD_LM_EPILOG, decode_command.EPILOG, report_command.EPILOG, publish_command.EPILOG]
@@ -78,12 +77,8 @@ def reach(words, monkeypatch):
     with pytest.raises(Reached) as reached:
         if words[0] == "bit-speech":
             cli.main(words[1:])
-        elif words[1] == "-m":
-            monkeypatch.setattr(sys, "argv", words[2:])
-            runpy.run_module(words[2], run_name="__main__")
         else:
-            monkeypatch.setattr(sys, "argv", words[1:])
-            runpy.run_path(words[1], run_name="__main__")
+            run_program(words, monkeypatch)
     monkeypatch.undo()
     return reached.value.parser, reached.value.argv
 

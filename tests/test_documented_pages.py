@@ -6,7 +6,6 @@ publishing are walked by `test_tutorial.py`. `documented_inputs.py` writes what 
 
 import glob
 import json
-import runpy
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +18,7 @@ from bit_speech import cli
 from bit_speech.arguments import ExperimentParser
 
 from . import documented_inputs as inputs
-from .documentation import DOCS, ROOT, lines_of, lines_shown, replaced, shown
+from .documentation import DOCS, ROOT, lines_of, lines_shown, replaced, run_program, shown
 
 WORDS = {"the": "DH AH", "cat": "K AE T", "a": "AH", "sat": "S AE T", "on": "AA N"}
 # What makes a run short, where the experiment has such a setting.
@@ -199,12 +198,7 @@ def run(line, monkeypatch):
     assert words[0] == "python", line
     with monkeypatch.context() as patched:
         try:
-            if words[1] == "-m":
-                patched.setattr(sys, "argv", words[2:])
-                runpy.run_module(words[2], run_name="__main__")
-            else:
-                patched.setattr(sys, "argv", words[1:])
-                runpy.run_path(words[1], run_name="__main__")
+            run_program(words, patched)
         except SystemExit as stopped:
             assert not stopped.code, f"{line}: {stopped.code}"
 

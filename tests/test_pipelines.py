@@ -119,6 +119,7 @@ def test_an_end_to_end_model_takes_the_settings_of_generate(tmp_path):
     ("inputs", "settings", "message"),
     [
         ({"neural": 1}, {}, "no 'features'; it has neural"),
+        ([1.0, 2.0], {}, "this has 0 axes"),
         (np.zeros((50, 3)), {"session_id": "sim.2024.01.05"}, "trial session_id sim.2024.01.05: .*3 channels"),
         ("there_is_no.npz", {}, "no recording there_is_no.npz"),
         (np.zeros((50, 128)), {"num_beams": 2}, "no use for num_beams"),
